@@ -1,0 +1,1 @@
+"""artifact -> session -> batches -> outputs and sparsity counts; knows no gRPC."""

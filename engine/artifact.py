@@ -1,0 +1,322 @@
+"""The artifact: a model's folder `NAME/VERSION/`, its manifest and the digests of its files.
+
+`manifest.json` is checked against the JSON schema that these classes define; `docs/manifest.schema.json` is the
+same schema for readers in other languages.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lazyneuron.engine.errors import ArtifactError
+
+__all__ = [
+    "BATCH_AXIS",
+    "FORMAT_VERSION",
+    "MANIFEST_FILE",
+    "MODEL_FILE",
+    "Axes",
+    "BlockFlops",
+    "BlockPlan",
+    "Density",
+    "FileDigest",
+    "InputSpec",
+    "Manifest",
+    "OutputAgreement",
+    "OutputSpec",
+    "Quality",
+    "Source",
+    "TokenizerSpec",
+    "digest",
+    "ragged_axes",
+    "read_manifest",
+    "resolve_version",
+    "verify_files",
+    "versions",
+]
+
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+MODEL_FILE = "model.onnx"
+BATCH_AXIS = "batch"
+"""The name of the axis along which requests are joined. An axis with any other name is ragged: its length may
+differ between requests, and shorter ones are padded."""
+
+_Integers = Literal["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"]
+DType = Literal["bool", _Integers, "float16", "float32", "float64"]
+Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "identity"]
+Axes = tuple[Annotated[int, Field(ge=0)] | str, ...]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """What the artifact was made from."""
+
+    kind: Literal["hugging_face", "onnx_file", "python_function"]
+    name: str
+    digest: str
+    """`sha256:` and the digest over the checkpoint's files."""
+
+
+class FileDigest(_Part):
+    """One file of the artifact, as it was written."""
+
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    bytes: Count
+
+
+class InputSpec(_Part):
+    """One input of the model.
+
+    A symbolic axis is a name: `batch` (always axis 0 where it occurs) or a ragged axis such as `sequence`.
+    """
+
+    name: str
+    dtype: DType
+    shape: Axes
+    role: Literal["data", "tokens", "mask", "token_types"] = "data"
+    """`mask` tells real rows (non-zero) from padding; it and `token_types` may be left out of a request."""
+    pad: float | None = None
+    """What fills a ragged axis; None when shorter requests cannot be padded."""
+    minimum: float | None = None
+    """The least value that the model takes, such as 0 for token ids; None: any."""
+    maximum: float | None = None
+    """The greatest value that the model takes, such as the vocabulary's last id; None: any."""
+
+
+class OutputSpec(_Part):
+    """One output of the model."""
+
+    name: str
+    dtype: DType
+    shape: Axes
+
+
+class Density(_Part):
+    """How many of a block's neurons fired on the calibration rows, as shares of `d_ff`."""
+
+    rows: Count
+    mean: Share
+    p50: Share
+    p90: Share
+    p95: Share
+    p99: Share
+    never_active: Share
+    """The share of neurons that fired for no row."""
+
+
+class BlockFlops(_Part):
+    """What a block costs, in floating-point operations (a multiply-add is two).
+
+    executed = rows · per_row + candidates · per_candidate + active · per_active; int8 operations stand apart.
+    """
+
+    dense_per_row: Count
+    per_row: Count = 0
+    """The predictor's or the screen's own operations."""
+    int8_per_row: Count = 0
+    """Those of them done on 8-bit integers; counted within `per_row`."""
+    per_candidate: Count
+    per_active: Count
+
+
+class BlockPlan(_Part):
+    """What is done to one MLP block."""
+
+    name: str
+    operator: Literal["SparseDown", "SparseMLP"]
+    mode: Literal["exact", "certified", "predictor", "gate"]
+    activation: Activation
+    gated: bool = False
+    d_model: Annotated[int, Field(ge=1)]
+    d_ff: Annotated[int, Field(ge=1)]
+    d_out: Annotated[int, Field(ge=1)]
+    top_k: Count = 0
+    """0: no cap."""
+    threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    density: Density
+    flops: BlockFlops
+    rows: Axes
+    """The axes of the count outputs: one number for each row."""
+    active_output: str
+    candidates_output: str | None = None
+    """None: every neuron's up projection is computed."""
+    predictor_rank: Count | None = None
+    predictor_recall: Share | None = None
+
+
+class OutputAgreement(_Part):
+    """How one output of the sparse graph compares with the dense graph's on held-out data."""
+
+    name: str
+    max_abs_error: Annotated[float, Field(ge=0.0)]
+    max_rel_error: Annotated[float, Field(ge=0.0)]
+    """The largest absolute error over the largest absolute dense output."""
+    same_argmax: Share | None = None
+    """The share of rows whose largest entry is in the same place; None where an argmax has no meaning."""
+
+
+class Quality(_Part):
+    """The sparse graph against the dense one on held-out calibration data."""
+
+    examples: Count
+    outputs: tuple[OutputAgreement, ...]
+
+
+class TokenizerSpec(_Part):
+    """How text becomes tokens: `tokenizer.json`, run by the `tokenizers` library."""
+
+    file: str = "tokenizer.json"
+    max_length: Annotated[int, Field(ge=1)]
+
+
+class Manifest(_Part):
+    """All that is known of a model besides its weights."""
+
+    format_version: Literal[1]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    version: Annotated[int, Field(ge=1)]
+    created_by: str
+    source: Source
+    task: str
+    mode: Literal["exact", "certified", "predictor"]
+    files: dict[str, FileDigest]
+    inputs: Annotated[tuple[InputSpec, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]
+    budget_input: str | None
+    """A float32 input [batch] with a default of 1: each request's share of the exported k."""
+    max_lengths: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """The greatest length of a ragged axis, by its name, where the model has one (its position embeddings)."""
+    blocks: Annotated[tuple[BlockPlan, ...], Field(min_length=1)]
+    quality: Quality | None
+    tokenizer: TokenizerSpec | None = None
+    labels: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _files_stay_inside(self) -> "Manifest":
+        for name in self.files:
+            if name != Path(name).name or name in {"", ".", ".."}:
+                msg = f"files: {name!r} is not a plain file name"
+                raise ValueError(msg)
+        if MODEL_FILE not in self.files:
+            msg = f"files: {MODEL_FILE} is missing"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def batchable(self) -> bool:
+        """Whether requests can be joined: every input, output and count begins with the batch axis."""
+        return all(axes[:1] == (BATCH_AXIS,) for axes in self._all_axes())
+
+    @property
+    def paddable(self) -> bool:
+        """Whether requests of unlike lengths can be joined.
+
+        They can where a mask tells padding from rows, and every ragged axis of an output or a count is one of an
+        input's, so that it can be cut back to the request's own length.
+        """
+        if not self.batchable or not any(i.role == "mask" for i in self.inputs):
+            return False
+        fillable = all(i.role == "mask" or i.pad is not None for i in self.inputs if ragged_axes(i.shape))
+        known = {axis for i in self.inputs for axis in ragged_axes(i.shape)}
+        return fillable and all(set(ragged_axes(axes)) <= known for axes in self._all_axes())
+
+    def mask_for(self, rows: Axes) -> InputSpec | None:
+        """Return the mask input whose axes are `rows`, if there is one."""
+        return next((i for i in self.inputs if i.role == "mask" and i.shape == rows), None)
+
+    def _all_axes(self) -> list[Axes]:
+        specs = [i.shape for i in self.inputs] + [o.shape for o in self.outputs]
+        return specs + [b.rows for b in self.blocks]
+
+
+def ragged_axes(axes: Axes) -> tuple[str, ...]:
+    """Return the names among `axes` whose length may differ between requests."""
+    return tuple(axis for axis in axes if isinstance(axis, str) and axis != BATCH_AXIS)
+
+
+def digest(path: Path) -> FileDigest:
+    """Return the size and SHA-256 of a file."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileDigest(sha256=sha256, bytes=path.stat().st_size)
+
+
+def versions(model: Path) -> list[int]:
+    """Return the versions in a model's folder, ascending: its subfolders named by a positive integer."""
+    if not model.is_dir():
+        return []
+    return sorted(int(p.name) for p in model.iterdir() if p.is_dir() and re.fullmatch(r"[1-9]\d*", p.name))
+
+
+def resolve_version(path: Path) -> Path:
+    """Return the folder that holds the manifest: `path` itself, or its highest version.
+
+    Raises
+    ------
+    ArtifactError
+        If neither `path` nor a version under it is an artifact.
+    """
+    if (path / MANIFEST_FILE).is_file():
+        return path
+    found = versions(path)
+    if found:
+        return path / str(found[-1])
+    if not path.exists():
+        raise ArtifactError(f"{path}: no such folder; give a model's folder, or one of its versions")
+    raise ArtifactError(f"{path}: not a model; expected {MANIFEST_FILE} or a numbered version folder in it")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check `manifest.json` in a version's folder.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, is not JSON, does not fit the schema or has another format version.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; the artifact is incomplete, export it again") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from error
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != FORMAT_VERSION:
+        raise ArtifactError(f"{path}: format_version is {found!r}; this lazyneuron reads {FORMAT_VERSION}")
+    try:
+        return Manifest.model_validate_json(json.dumps(document), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ArtifactError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+
+
+def verify_files(folder: Path, manifest: Manifest) -> None:
+    """Compare each file with its digest.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or is not the one that the manifest describes.
+    """
+    for name, expected in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path}: no such file, though the manifest lists it; export the model again")
+        found = digest(path)
+        if found != expected:
+            raise ArtifactError(
+                f"{path}: sha256 is {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
+                f"{expected.sha256[:12]}… ({expected.bytes} bytes); the file was changed or cut short"
+            )

@@ -1,0 +1,234 @@
+"""A loaded model: checked requests in, outputs with counts out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import ArrayLike, NDArray
+
+from lazyneuron.engine.accounting import BlockCounts, Sparsity, block_counts
+from lazyneuron.engine.artifact import (
+    MODEL_FILE,
+    BlockPlan,
+    Manifest,
+    read_manifest,
+    resolve_version,
+    verify_files,
+)
+from lazyneuron.engine.collate import cut, join
+from lazyneuron.engine.errors import InputError, LazyneuronError
+from lazyneuron.engine.requests import Array, Request, make_request
+from lazyneuron.engine.session import open_session
+from lazyneuron.engine.text import TextEncoder
+
+__all__ = ["BatchResult", "Model", "Prediction"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One request's answer.
+
+    Attributes
+    ----------
+    outputs
+        The model's outputs by name, for this request alone.
+    sparsity
+        What was skipped for it, over its real rows.
+    """
+
+    outputs: Mapping[str, Array]
+    sparsity: Sparsity
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a batch gave and cost.
+
+    Attributes
+    ----------
+    predictions
+        One a request, in the requests' order.
+    tokens_real, tokens_padding
+        Real and padding rows of the batch.
+    flops_padding_computed, flops_padding_skipped
+        Operations wasted on padding rows, and those that budget 0 spared.
+    seconds
+        How long ONNX Runtime took.
+    """
+
+    predictions: list[Prediction]
+    tokens_real: int
+    tokens_padding: int
+    flops_padding_computed: int
+    flops_padding_skipped: int
+    seconds: float
+
+
+class Model:
+    """An artifact in ONNX Runtime. Safe to call from several threads.
+
+    Parameters
+    ----------
+    manifest
+        What the artifact says of itself.
+    session
+        Its graph.
+    encoder
+        Its tokenizer, where text goes in.
+    """
+
+    def __init__(self, manifest: Manifest, session: ort.InferenceSession, encoder: TextEncoder | None) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._encoder = encoder
+        counts = [(b.active_output, b.candidates_output) for b in manifest.blocks]
+        self._fetches = [o.name for o in manifest.outputs] + [n for pair in counts for n in pair if n is not None]
+
+    @classmethod
+    def load(cls, path: str | Path, *, threads: int | None = None, verify: bool = True) -> "Model":
+        """Load a model.
+
+        Parameters
+        ----------
+        path
+            A model's folder (its highest version is taken) or a version's.
+        threads
+            Intra-op threads of ONNX Runtime; None: one a usable core.
+        verify
+            Whether to compare the files with the manifest's digests.
+
+        Raises
+        ------
+        ArtifactError
+            If the artifact is missing, damaged or of another format version.
+        """
+        folder = resolve_version(Path(path))
+        manifest = read_manifest(folder)
+        if verify:
+            verify_files(folder, manifest)
+        session = open_session(folder / MODEL_FILE, threads=threads)
+        return cls(manifest, session, TextEncoder.load(folder, manifest))
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        """The model's version."""
+        return self.manifest.version
+
+    def request(self, inputs: Mapping[str, ArrayLike] | str, budget: float = 1.0) -> Request:
+        """Check one caller's input; text is tokenized.
+
+        Raises
+        ------
+        InputError
+            Naming the input, what was got and what was expected.
+        """
+        if isinstance(inputs, str):
+            if self._encoder is None:
+                names = [spec.name for spec in self.manifest.inputs]
+                raise InputError("text", got="text", expected=f"tensors named {names}: {self.name} has no tokenizer")
+            inputs = self._encoder.encode(inputs)
+        return make_request(self.manifest, inputs, budget)
+
+    def predict(self, inputs: Mapping[str, ArrayLike] | str, budget: float = 1.0) -> Prediction:
+        """Run one request by itself.
+
+        Parameters
+        ----------
+        inputs
+            Arrays by input name, as the manifest has them; or text, where the model has a tokenizer.
+        budget
+            The share of the exported k that may be used, 0 < budget <= 1.
+
+        Raises
+        ------
+        InputError
+            If the input does not fit the model.
+        """
+        return self.run([self.request(inputs, budget)]).predictions[0]
+
+    def run(self, requests: Sequence[Request]) -> BatchResult:
+        """Run at least one request as one batch.
+
+        Raises
+        ------
+        LazyneuronError
+            If ONNX Runtime fails.
+        """
+        if len({r.shape_key for r in requests}) != 1 or (len(requests) > 1 and not self.manifest.batchable):
+            msg = "these requests cannot share a batch"
+            raise ValueError(msg)
+        feed = join(self.manifest, requests)
+        started = time.perf_counter()
+        try:
+            values = self._session.run(self._fetches, feed)
+        except Exception as error:
+            raise LazyneuronError(f"{self.name}: ONNX Runtime failed: {' '.join(str(error).split())}") from error
+        seconds = time.perf_counter() - started
+        return self._split(requests, feed, dict(zip(self._fetches, values, strict=True)), seconds)
+
+    def _split(
+        self,
+        requests: Sequence[Request],
+        feed: Mapping[str, Array],
+        values: Mapping[str, Array],
+        seconds: float,
+    ) -> BatchResult:
+        predictions = []
+        first = 0
+        for request in requests:
+            outputs = {o.name: cut(values[o.name], o.shape, request, first) for o in self.manifest.outputs}
+            counts = [self._counts(block, feed, values, request, first) for block in self.manifest.blocks]
+            predictions.append(Prediction(outputs, Sparsity(tuple(counts))))
+            first += request.batch
+        real = Sparsity.total([p.sparsity for p in predictions])
+        padding = [
+            self._padding(block, values, counts)
+            for block, counts in zip(self.manifest.blocks, real.blocks, strict=True)
+        ]
+        return BatchResult(
+            predictions,
+            tokens_real=real.blocks[0].rows,
+            tokens_padding=padding[0].rows,
+            flops_padding_computed=sum(p.flops_executed for p in padding),
+            flops_padding_skipped=sum(p.flops_dense - p.flops_executed for p in padding),
+            seconds=seconds,
+        )
+
+    def _counts(
+        self,
+        block: BlockPlan,
+        feed: Mapping[str, Array],
+        values: Mapping[str, Array],
+        request: Request,
+        first: int,
+    ) -> BlockCounts:
+        """Return what `block` did over the real rows of `request`."""
+        active = cut(values[block.active_output], block.rows, request, first)
+        mask = self.manifest.mask_for(block.rows)
+        real = np.ones(active.shape, bool) if mask is None else cut(feed[mask.name], block.rows, request, first) != 0
+        candidates = None
+        if block.candidates_output is not None:
+            candidates = _sum(cut(values[block.candidates_output], block.rows, request, first), real)
+        return block_counts(block, rows=int(real.sum()), active=_sum(active, real), candidates=candidates)
+
+    def _padding(self, block: BlockPlan, values: Mapping[str, Array], real: BlockCounts) -> BlockCounts:
+        """Return what `block` did over the batch's other rows."""
+        active = values[block.active_output]
+        candidates = None
+        if block.candidates_output is not None:
+            candidates = _sum(values[block.candidates_output]) - real.candidates
+        return block_counts(
+            block, rows=active.size - real.rows, active=_sum(active) - real.active, candidates=candidates
+        )
+
+
+def _sum(counts: Array, where: NDArray[np.bool_] | bool = True) -> int:
+    return int(np.sum(counts, dtype=np.int64, where=where))

@@ -1,0 +1,152 @@
+"""Requests: what one caller asks, checked against the manifest before anything is run."""
+
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lazyneuron.engine.artifact import BATCH_AXIS, InputSpec, Manifest
+from lazyneuron.engine.errors import InputError
+
+__all__ = ["Array", "Request", "make_request"]
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One caller's checked input.
+
+    Attributes
+    ----------
+    inputs
+        Every input of the model by name, those filled in that the caller may leave out.
+    budget
+        The share of the exported k that its rows may use, 0 < budget <= 1.
+    axes
+        The length of each symbolic axis.
+    batch
+        Examples in it.
+    length
+        The product of its ragged lengths (1 where nothing is ragged).
+    shape_key
+        Requests with equal keys can share a batch.
+    """
+
+    inputs: Mapping[str, Array]
+    budget: float
+    axes: Mapping[str, int]
+    batch: int
+    length: int
+    shape_key: Hashable
+
+    @property
+    def tokens(self) -> int:
+        """Its size for batching: examples × length."""
+        return self.batch * self.length
+
+
+def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float) -> Request:
+    """Check `inputs` against the manifest.
+
+    Raises
+    ------
+    InputError
+        Naming the input, what was got and what was expected.
+    """
+    if not (isinstance(budget, int | float) and 0.0 < budget <= 1.0):
+        raise InputError("budget", got=f"{budget!r}", expected="a number greater than 0 and at most 1")
+    _check_names(manifest, inputs)
+    axes: dict[str, int] = {}
+    arrays = {
+        spec.name: _checked(spec, inputs[spec.name], axes, manifest.max_lengths)
+        for spec in manifest.inputs
+        if spec.name in inputs
+    }
+    for spec in manifest.inputs:
+        if spec.name not in arrays:
+            arrays[spec.name] = _left_out(spec, axes)
+    ragged = {axis: size for axis, size in axes.items() if axis != BATCH_AXIS}
+    key = () if manifest.paddable else tuple(sorted(ragged.items()))
+    length = math.prod(ragged.values())
+    return Request(arrays, float(budget), axes, axes.get(BATCH_AXIS, 1), length, key)
+
+
+def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:
+    """Return the default of an input that may be left out: every row real, every token of the first type."""
+    if unknown := [axis for axis in spec.shape if isinstance(axis, str) and axis not in axes]:
+        raise InputError(spec.name, got="no such input", expected=f"it, since no other input tells {unknown[0]}")
+    shape = [axes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+    return np.full(shape, 1 if spec.role == "mask" else 0, spec.dtype)
+
+
+def _check_names(manifest: Manifest, inputs: Mapping[str, ArrayLike]) -> None:
+    known = [spec.name for spec in manifest.inputs]
+    if unknown := [name for name in inputs if name not in known]:
+        raise InputError(repr(unknown[0]), got="an input of that name", expected=f"inputs named {known}")
+    optional = {"mask", "token_types"}
+    if missing := [s.name for s in manifest.inputs if s.role not in optional and s.name not in inputs]:
+        raise InputError(missing[0], got="no such input", expected=f"inputs named {known}")
+
+
+def _checked(spec: InputSpec, value: ArrayLike, axes: dict[str, int], limits: Mapping[str, int]) -> Array:
+    """Return `value` as an array that fits `spec`; note the lengths of its symbolic axes in `axes`."""
+    array = _as_array(spec, value)
+    if array.ndim != len(spec.shape):
+        raise InputError(
+            spec.name, got=f"rank {array.ndim} (shape {list(array.shape)})", expected=f"shape {_shape(spec)}"
+        )
+    for axis, size in zip(spec.shape, array.shape, strict=True):
+        _check_axis(spec, axis, size, array.shape, axes, limits)
+    _check_values(spec, array)
+    return array
+
+
+def _as_array(spec: InputSpec, value: ArrayLike) -> Array:
+    if not isinstance(value, np.ndarray):
+        try:
+            return np.asarray(value, dtype=spec.dtype)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(spec.name, got=f"{type(value).__name__} ({error})", expected=spec.dtype) from None
+    if value.dtype != np.dtype(spec.dtype):
+        raise InputError(spec.name, got=f"dtype {value.dtype}", expected=spec.dtype)
+    return value
+
+
+def _check_axis(
+    spec: InputSpec,
+    axis: int | str,
+    size: int,
+    shape: tuple[int, ...],
+    axes: dict[str, int],
+    limits: Mapping[str, int],
+) -> None:
+    got = f"shape {list(shape)}"
+    if size == 0:
+        raise InputError(spec.name, got=f"an empty tensor ({got})", expected=f"shape {_shape(spec)}, none of them 0")
+    if isinstance(axis, int):
+        if size != axis:
+            raise InputError(spec.name, got=got, expected=f"shape {_shape(spec)}")
+        return
+    if axes.setdefault(axis, size) != size:
+        raise InputError(
+            spec.name, got=f"{got}, so {axis} {size}", expected=f"{axis} {axes[axis]} as in the other inputs"
+        )
+    if size > limits.get(axis, size):
+        raise InputError(spec.name, got=f"{axis} {size}", expected=f"at most {limits[axis]}")
+
+
+def _check_values(spec: InputSpec, array: Array) -> None:
+    if array.dtype.kind == "f" and not (finite := np.isfinite(array)).all():
+        where = [int(i) for i in np.argwhere(~finite)[0]]
+        raise InputError(spec.name, got=f"{array[tuple(where)]} at {where}", expected="finite numbers")
+    if spec.minimum is not None and (low := array.min()) < spec.minimum:
+        raise InputError(spec.name, got=f"the value {low}", expected=f"at least {spec.minimum:g}")
+    if spec.maximum is not None and (high := array.max()) > spec.maximum:
+        raise InputError(spec.name, got=f"the value {high}", expected=f"at most {spec.maximum:g}")
+
+
+def _shape(spec: InputSpec) -> str:
+    return "[" + ", ".join(str(axis) for axis in spec.shape) + "]"

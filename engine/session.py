@@ -1,0 +1,62 @@
+"""ONNX Runtime with lazyneuron's operator library."""
+
+import os
+from pathlib import Path
+
+import onnxruntime as ort
+
+from lazyneuron.engine.errors import ArtifactError, ConfigurationError
+
+__all__ = ["open_session", "operator_library", "usable_cores"]
+
+_LIBRARY = Path(__file__).parent / "lib" / "liblazyneuron_ops.so"
+
+
+def operator_library() -> Path:
+    """Return the path of the operator library, for `onnxruntime.SessionOptions.register_custom_ops_library`.
+
+    Raises
+    ------
+    ConfigurationError
+        If the library was not built.
+    """
+    if not _LIBRARY.is_file():
+        raise ConfigurationError(f"{_LIBRARY}: no such file; install lazyneuron again, or build it with `make setup`")
+    return _LIBRARY
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def open_session(model: Path, *, threads: int | None = None, sparse: bool = True) -> ort.InferenceSession:
+    """Open an ONNX file in ONNX Runtime on the CPU.
+
+    Parameters
+    ----------
+    model
+        The ONNX file; its external data lies beside it.
+    threads
+        Intra-op threads; None: one a usable core.
+    sparse
+        Whether to register the operator library.
+
+    Raises
+    ------
+    ArtifactError
+        If ONNX Runtime refuses the file.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads if threads is not None else usable_cores()
+    options.log_severity_level = 3  # errors: an artifact's own warnings are of no use to who serves it
+    if sparse:
+        options.register_custom_ops_library(str(operator_library()))
+    try:
+        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ArtifactError(f"{model}: ONNX Runtime refuses it: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,71 @@
+"""The command line. One file a subcommand; each holds a click command named `command`."""
+
+import importlib
+import sys
+import traceback
+
+import click
+
+from lazyneuron import __version__
+from lazyneuron.engine.errors import LazyneuronError
+
+__all__ = ["cli", "main"]
+
+_SUMMARIES = {
+    "inspect": "Measure how sparse a checkpoint is, before exporting anything.",
+    "export": "Turn a checkpoint into a sparse artifact.",
+    "serve": "Serve a model or a folder of models over gRPC.",
+    "predict": "Send one request to a running server.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a subcommand when it is run, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        return list(_SUMMARIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _SUMMARIES:
+            return None
+        command = importlib.import_module(f"lazyneuron.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lazyneuron")
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.pass_context
+def cli(ctx: click.Context, *, debug: bool) -> None:
+    """Serve trained Transformers for less compute, by skipping the neurons that do not fire."""
+    ctx.obj = {"debug": debug}
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line; exit 0 when done, 1 when the work failed, 2 on wrong usage."""
+    debug = "--debug" in (sys.argv[1:] if args is None else args)
+    try:
+        cli.main(args, prog_name="lazyneuron", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except (LazyneuronError, click.ClickException, OSError) as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(f"error: {_one_line(error)}", err=True)
+        sys.exit(1)
+
+
+def _one_line(error: Exception) -> str:
+    text = error.message if isinstance(error, click.ClickException) else str(error)
+    return " ".join(text.split())
