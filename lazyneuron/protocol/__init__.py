@@ -1,0 +1,1 @@
+"""Generated from `proto/` by `python proto/generate.py`; change the sources there, never these files."""
