@@ -320,3 +320,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 f"{path}: sha256 is {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
                 f"{expected.sha256[:12]}… ({expected.bytes} bytes); the file was changed or cut short"
             )
+
+
+if __name__ == "__main__":
+    print(json.dumps(Manifest.model_json_schema(), indent=2))  # noqa: T201  writes docs/manifest.schema.json

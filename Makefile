@@ -1,0 +1,50 @@
+# Everything that a person or CI runs. Each target creates .venv when it is not there, or reuses it.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+LIBRARY := engine/lib/liblazyneuron_ops.so
+NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.cc' -o -name '*.h' -o -name '*.inc' -o -name CMakeLists.txt \))
+CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
+
+.PHONY: demo test lint types native-test bench setup proto clean
+
+demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
+	$(BIN)/python examples/digits/demo.py
+
+test: setup ## All of the Python tests.
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+lint: setup types native-test ## Formatting, lint, types, and the C++ checks.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+types: setup
+	$(BIN)/python -m mypy
+
+native-test: setup ## The C++ tests, plain and under AddressSanitizer and UndefinedBehaviorSanitizer.
+	$(BIN)/cmake -S engine/native -B build/native-test -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DLAZYNEURON_TESTS=ON -DLAZYNEURON_SANITIZE="address;undefined" -DLAZYNEURON_WERROR=ON > /dev/null
+	$(BIN)/cmake --build build/native-test
+	$(BIN)/ctest --test-dir build/native-test --output-on-failure
+
+bench: setup ## The operator against ONNX Runtime's dense MatMul, on this machine.
+	$(BIN)/python benchmarks/sparse_down.py
+
+setup: .venv/.installed $(LIBRARY)
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	touch $@
+
+$(LIBRARY): .venv/.installed $(NATIVE)
+	$(BIN)/cmake -S engine/native -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+		-DCMAKE_BUILD_TYPE=Release > /dev/null
+	$(BIN)/cmake --build build/native
+	touch $@
+
+proto: setup ## Generate lazyneuron/protocol from proto/.
+	$(BIN)/python proto/generate.py
+
+clean: ## Remove what was built; keeps .venv and the demo's weights.
+	rm -rf build dist engine/lib .mypy_cache .ruff_cache .pytest_cache
