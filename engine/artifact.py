@@ -22,6 +22,7 @@ __all__ = [
     "Axes",
     "BlockFlops",
     "BlockPlan",
+    "Calibration",
     "Density",
     "FileDigest",
     "InputSpec",
@@ -172,6 +173,16 @@ class Quality(_Part):
     outputs: tuple[OutputAgreement, ...]
 
 
+class Calibration(_Part):
+    """What the blocks' densities were measured on."""
+
+    kind: Literal["data", "random"]
+    """`random`: nobody gave data, so the densities say little about real input."""
+    name: str | None
+    """The calibration file's name."""
+    examples: Count
+
+
 class TokenizerSpec(_Part):
     """How text becomes tokens: `tokenizer.json`, run by the `tokenizers` library."""
 
@@ -198,6 +209,9 @@ class Manifest(_Part):
     """The greatest length of a ragged axis, by its name, where the model has one (its position embeddings)."""
     blocks: Annotated[tuple[BlockPlan, ...], Field(min_length=1)]
     quality: Quality | None
+    calibration: Calibration | None = None
+    notes: tuple[str, ...] = ()
+    """What a person should know of the export, in sentences."""
     tokenizer: TokenizerSpec | None = None
     labels: tuple[str, ...] | None = None
 
