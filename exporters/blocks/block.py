@@ -1,0 +1,139 @@
+"""What is found in a graph: MLP blocks, and what looked like one and was not taken."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lazyneuron.engine.artifact import Activation, Axes
+
+__all__ = ["Block", "Projection", "Refusal", "Skipped", "Weight"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A constant matrix.
+
+    Attributes
+    ----------
+    key
+        The stored tensor's name and what is done to it: weights of equal keys are the same, and are stored once.
+    shape
+        [in, out].
+    read
+        Gives the values.
+    """
+
+    key: str
+    shape: tuple[int, int]
+    read: Callable[[], NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """x · weight + bias.
+
+    Attributes
+    ----------
+    x
+        [..., in].
+    product
+        x · weight, before the bias.
+    output
+        After the bias; `product` where there is none.
+    bias
+        [out], float32.
+    nodes
+        The nodes that compute it.
+    """
+
+    x: ir.Value
+    product: ir.Value
+    output: ir.Value
+    weight: Weight
+    bias: NDArray[np.float32] | None
+    nodes: tuple[ir.Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """An MLP block in a graph.
+
+    Attributes
+    ----------
+    name
+        For people: where it stands in the model. Unique in the graph.
+    activation
+        Between the two projections.
+    up, down
+        The projections.
+    layout
+        Reshapes and casts between them, in the order of the graph.
+    top_k
+        The model's own gate: the most neurons it keeps of a row; 0 where it has none.
+    rows
+        The axes of the block's rows, as the manifest describes them.
+    flattened
+        Whether the graph has the rows of several axes on one.
+    """
+
+    name: str
+    activation: Activation
+    up: Projection
+    down: Projection
+    layout: tuple[ir.Node, ...]
+    top_k: int
+    rows: Axes
+    flattened: bool
+
+    @property
+    def hidden(self) -> ir.Value:
+        """The neurons' values, as the down projection gets them: [..., d_ff]."""
+        return self.down.x
+
+    @property
+    def d_model(self) -> int:
+        """The width of what goes in."""
+        return self.up.weight.shape[0]
+
+    @property
+    def d_ff(self) -> int:
+        """The number of neurons."""
+        return self.up.weight.shape[1]
+
+    @property
+    def d_out(self) -> int:
+        """The width of what comes out."""
+        return self.down.weight.shape[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What looked like a block and was not taken.
+
+    Attributes
+    ----------
+    name
+        Where it stands in the model.
+    reason
+        Why it was not taken, in a sentence.
+    """
+
+    name: str
+    reason: str
+
+
+class Refusal(Exception):  # noqa: N818 (it is an answer, which never reaches a user)
+    """What looks like a block cannot be taken.
+
+    Attributes
+    ----------
+    reason
+        Why, in a sentence.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

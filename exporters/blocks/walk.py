@@ -1,0 +1,143 @@
+"""Walking a graph: through reshapes and casts, to constants, and to the projections around an activation."""
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from lazyneuron.exporters.blocks.block import Projection, Refusal, Weight
+
+__all__ = ["FLOATS", "constant", "leak", "of_layout", "projection", "row_bias", "through_layout", "weight"]
+
+FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+_LAYOUT = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
+_QUANTISED = {"DequantizeLinear", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "DynamicQuantizeLinear"}
+
+
+def of_layout(node: ir.Node) -> bool:
+    """Tell whether a node only rearranges or casts: a value keeps its order in memory, and floats stay floats."""
+    if node.domain or node.op_type not in _LAYOUT:
+        return False
+    if node.op_type == "Cast":
+        source = node.inputs[0]
+        return source is not None and source.dtype in FLOATS and node.outputs[0].dtype in FLOATS
+    return True
+
+
+def through_layout(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
+    """Walk up through reshapes and casts; return where they begin, and them in the order of the graph."""
+    nodes: list[ir.Node] = []
+    node = value.producer()
+    while node is not None and of_layout(node) and node.inputs[0] is not None:
+        nodes.append(node)
+        value = node.inputs[0]
+        node = value.producer()
+    return value, tuple(reversed(nodes))
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """Return the value's elements if they are stored in the model as they are."""
+    if value is None or value.is_graph_input():
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def weight(value: ir.Value | None) -> Weight | None:
+    """Read a constant matrix, also when it is stored transposed or in another float type.
+
+    Raises
+    ------
+    Refusal
+        If it is quantised.
+    """
+    if value is None:
+        return None
+    if not value.is_graph_input() and (tensor := ir.convenience.get_const_tensor(value)) is not None:
+        if len(tensor.shape) != 2 or tensor.dtype not in FLOATS:
+            return None
+        rows, columns = (int(n) for n in tensor.shape.numpy())
+        return Weight(str(value.name), (rows, columns), tensor.numpy)
+    node = value.producer()
+    if node is None or node.domain:
+        return None
+    if node.op_type in _QUANTISED:
+        raise Refusal("its weights are quantised already; export the model from its float weights")
+    if node.op_type == "Transpose" and (inner := weight(node.inputs[0])) is not None:
+        perm = node.attributes.get_ints("perm", [1, 0])
+        return inner if list(perm) == [0, 1] else _transposed(inner)
+    if node.op_type in {"Cast", "Identity"} and value.dtype in FLOATS:
+        return weight(node.inputs[0])
+    return None
+
+
+def _transposed(inner: Weight) -> Weight:
+    return Weight(f"{inner.key}.T", inner.shape[::-1], lambda: inner.read().T)
+
+
+def row_bias(value: ir.Value | None, width: int) -> NDArray[np.float32] | None:
+    """Read a constant that is added to every row alike: one number, or `width` numbers on the last axis."""
+    source, _ = through_layout(value) if value is not None else (None, ())
+    array = constant(source)
+    if array is None or array.dtype not in (np.float16, np.float32) or array.size not in (1, width):
+        return None
+    if array.size == width and array.ndim and array.shape[-1] != width:
+        return None
+    return np.broadcast_to(array.reshape(-1), (width,)).astype(np.float32)
+
+
+def projection(value: ir.Value) -> Projection | None:
+    """Read what computes `value` as x · weight (+ bias), if it is that.
+
+    Raises
+    ------
+    Refusal
+        If it is a projection of a kind that cannot be taken, with the reason.
+    """
+    node = value.producer()
+    if node is None or node.domain:
+        return None
+    if node.op_type == "Add":
+        for i, j in ((0, 1), (1, 0)):
+            product = node.inputs[i]
+            inner = None if product is None else _product(product)
+            if inner is not None and (bias := row_bias(node.inputs[j], inner.weight.shape[1])) is not None:
+                return Projection(inner.x, inner.product, value, inner.weight, bias, (*inner.nodes, node))
+        return None
+    return _product(value)
+
+
+def _product(value: ir.Value) -> Projection | None:
+    node = value.producer()
+    if node is None or node.domain:
+        return None
+    if node.op_type in _QUANTISED:
+        raise Refusal("its weights are quantised already; export the model from its float weights")
+    if node.op_type == "Gemm" and weight(node.inputs[1]) is not None:
+        raise Refusal(f"its projection {node.name} is a Gemm with transA or with a C that is no constant row")
+    if node.op_type != "MatMul":
+        return None
+    x, matrix = node.inputs[0], weight(node.inputs[1])
+    if x is None or matrix is None:
+        return None
+    return Projection(x, value, value, matrix, None, (node,))
+
+
+def leak(nodes: Collection[ir.Node], last: ir.Value) -> str | None:
+    """Say how a value computed by `nodes`, other than `last`, is used elsewhere; None if none is."""
+    inside = set(nodes)
+    for value in _outputs(nodes):
+        if value is last:
+            continue
+        if value.is_graph_output():
+            return f"{value.name}, inside it, is an output of the model"
+        for user, _ in value.uses():
+            if user not in inside:
+                return f"{value.name}, inside it, is also used by {user.op_type} {user.name}"
+    return None
+
+
+def _outputs(nodes: Collection[ir.Node]) -> Iterator[ir.Value]:
+    for node in nodes:
+        yield from node.outputs

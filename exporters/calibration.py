@@ -1,0 +1,133 @@
+"""How many neurons fire: exact counts over calibration data, in memory that does not grow with it.
+
+The counting is done inside the dense graph, so that a batch gives one number a row and one a neuron instead of the
+neurons' values.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lazyneuron.engine.artifact import Axes, Density, InputSpec
+from lazyneuron.exporters.batches import Feed
+from lazyneuron.exporters.blocks import Block
+from lazyneuron.exporters.build import Builder, const
+from lazyneuron.exporters.masks import mask_for, real_rows
+
+__all__ = ["BlockCounts", "calibrate", "count_outputs", "density"]
+
+
+@dataclass(slots=True)
+class BlockCounts:
+    """What a block did on the calibration rows.
+
+    Attributes
+    ----------
+    histogram
+        int64 [d_ff + 1]: how many rows had so many neurons active.
+    fired
+        int64 [d_ff]: for how many rows each neuron was active.
+    """
+
+    histogram: NDArray[np.int64]
+    fired: NDArray[np.int64]
+    rows: int = field(init=False, default=0)
+
+    @classmethod
+    def empty(cls, d_ff: int) -> "BlockCounts":
+        """Return the counts over no rows."""
+        return cls(np.zeros(d_ff + 1, np.int64), np.zeros(d_ff, np.int64))
+
+    def add(self, rows: NDArray[np.integer], fired: NDArray[np.integer]) -> None:
+        """Add a batch: active neurons for each row [n], and active rows for each neuron [d_ff]."""
+        self.histogram += np.bincount(rows, minlength=len(self.histogram))
+        self.fired += fired
+        self.rows += len(rows)
+
+
+def density(counts: BlockCounts, top_k: int = 0) -> Density:
+    """Return the share of neurons active, a row keeping at most `top_k` (0: no cap).
+
+    A percentile p is the least share that p % of the rows do not exceed. `never_active` is without the cap.
+    """
+    histogram = counts.histogram
+    d_ff = len(histogram) - 1
+    if top_k and top_k < d_ff:
+        histogram = np.concatenate([histogram[:top_k], [histogram[top_k:].sum()], np.zeros(d_ff - top_k, np.int64)])
+    below = np.cumsum(histogram)
+
+    def percentile(percent: int) -> float:
+        # Integers, so that no rounding of a product decides: below · 100 ≥ percent · rows.
+        return int(np.searchsorted(below * 100, percent * counts.rows)) / d_ff if counts.rows else 0.0
+
+    return Density(
+        rows=counts.rows,
+        mean=float(histogram @ np.arange(d_ff + 1)) / (max(counts.rows, 1) * d_ff),
+        p50=percentile(50),
+        p90=percentile(90),
+        p95=percentile(95),
+        p99=percentile(99),
+        never_active=float(np.mean(counts.fired == 0)),
+    )
+
+
+def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[InputSpec]) -> ir.Model:
+    """Return a copy of the dense graph that also counts, in outputs as `_names` calls them."""
+    counting = model.clone()
+    graph = counting.graph
+    values = {v.name: v for v in [*graph.inputs, *(o for node in graph for o in node.outputs)]}
+    for i, block in enumerate(blocks):
+        builder = Builder(graph)
+        hidden = values[block.hidden.name]
+        mask = mask_for(inputs, block.rows)
+        _add_counts(builder, hidden, None if mask is None else values[mask.name], block.d_ff, _names(i))
+    for name in (name for i in range(len(blocks)) for name in _names(i)):
+        graph.outputs.append(next(o for node in graph for o in node.outputs if o.name == name))
+    return counting
+
+
+def _names(block: int) -> tuple[str, str]:
+    """Return the outputs of a block's counts: active neurons a row, and active rows a neuron."""
+    return f"lazyneuron.rows.{block}", f"lazyneuron.fired.{block}"
+
+
+def _add_counts(op: Builder, hidden: ir.Value, mask: ir.Value | None, d_ff: int, names: tuple[str, str]) -> None:
+    dtype = (hidden.dtype or ir.DataType.FLOAT).numpy()
+    active = op.Cast(op.Greater(hidden, const(op, np.zeros((), dtype))), to=ir.DataType.INT32)
+    flat = op.Reshape(active, const(op, [-1, d_ff]))
+    rows = op.ReduceSum(flat, const(op, [1]), keepdims=0, _name=names[0])
+    if mask is not None:
+        real = op.Cast(op.Cast(mask, to=ir.DataType.BOOL), to=ir.DataType.INT32)
+        flat = op.Mul(flat, op.Reshape(real, const(op, [-1, 1])))
+    fired = op.ReduceSum(flat, const(op, [0]), keepdims=0, _name=names[1])
+    for value in (rows, fired):
+        value.dtype = ir.DataType.INT32
+        value.shape = ir.Shape([None])
+
+
+def calibrate(
+    session: ort.InferenceSession, blocks: Sequence[Block], inputs: Sequence[InputSpec], feeds: Iterable[Feed]
+) -> list[BlockCounts]:
+    """Run the counting graph over batches and add up, over real rows only.
+
+    Parameters
+    ----------
+    session
+        Of the graph that `count_outputs` gives.
+    """
+    totals = [BlockCounts.empty(block.d_ff) for block in blocks]
+    fetches = [name for i in range(len(blocks)) for name in _names(i)]
+    for feed in feeds:
+        values = session.run(fetches, feed)
+        for i, (block, total) in enumerate(zip(blocks, totals, strict=True)):
+            total.add(_real(values[2 * i], inputs, block.rows, feed), values[2 * i + 1])
+    return totals
+
+
+def _real(counts: NDArray[np.int32], inputs: Sequence[InputSpec], rows: Axes, feed: Feed) -> NDArray[np.int32]:
+    real = real_rows(inputs, rows, feed)
+    return counts if real is None else counts[real.reshape(-1)]

@@ -1,0 +1,126 @@
+"""Rewriting the graph and proving on held-out data that nothing which matters has changed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from lazyneuron.engine.artifact import Quality
+from lazyneuron.engine.errors import CheckpointError
+from lazyneuron.exporters.examples import Example
+from lazyneuron.exporters.masks import mask_for
+from lazyneuron.exporters.measure import Measured
+from lazyneuron.exporters.plan import Choice
+from lazyneuron.exporters.progress import Progress
+from lazyneuron.exporters.quality import compare, worst
+from lazyneuron.exporters.rewrite import SparseGraph, rewrite
+from lazyneuron.exporters.sessions import open_model
+
+__all__ = ["TOLERANCE", "Comparison", "compare_graphs"]
+
+TOLERANCE = 1e-4
+"""The largest error of an output, relative to its largest entry, that counts as no difference."""
+_WRONG = 1e-2
+"""An exact rewrite that is this far off is a defect of ours."""
+_ARGMAX = {"text-generation", "text-classification", "token-classification", "fill-mask", "image-classification"}
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The sparse graph, and how it compares with the dense one."""
+
+    graph: SparseGraph
+    quality: Quality
+    notes: tuple[str, ...]
+
+
+def compare_graphs(
+    measured: Measured, choices: Mapping[str, Choice], scratch: Path, *, capped: bool, progress: Progress
+) -> Comparison:
+    """Rewrite the dense graph and compare outputs on the held-out examples.
+
+    Padding rows get budget 0, unless that changes the outputs of real rows, which a graph can do that mixes rows
+    without regard to its mask.
+
+    Parameters
+    ----------
+    capped
+        Whether a person's top-k may change the outputs.
+
+    Raises
+    ------
+    CheckpointError
+        If the outputs differ though nothing was cut off.
+    """
+    dense = measured.dense
+    notes: list[str] = []
+    progress.step("rewriting the graph")
+    graph = rewrite(dense.model, dense.inputs, choices, use_masks=True)
+    session = open_model(graph.model, scratch / "sparse.onnx", sparse=True)
+    onnx.checker.check_model(str(scratch / "sparse.onnx"))  # by path: a model over 2 GB is no single message
+    masked = any(mask_for(dense.inputs, choice.block.rows) for choice in choices.values())
+    if masked:
+        progress.step("checking that padding does not matter")
+        plain = rewrite(dense.model, dense.inputs, choices, use_masks=False)
+        unmasked = open_model(plain.model, scratch / "unmasked.onnx", sparse=True)
+        feeds = measured.feeds(_ragged(measured))
+        padded = compare(unmasked, session, dense.inputs, dense.outputs, feeds, argmax=False)
+        if worst(padded) > TOLERANCE:
+            graph, session = plain, unmasked
+            notes.append(
+                f"Padding rows are computed, since skipping them changes real rows' outputs by {worst(padded):.1e}: "
+                "the model lets padding reach them."
+            )
+    progress.step("comparing with the dense graph")
+    quality = compare(
+        measured.session,
+        session,
+        dense.inputs,
+        dense.outputs,
+        measured.feeds(measured.held_out_examples()),
+        argmax=dense.task in _ARGMAX,
+    )
+    return Comparison(graph, quality, tuple(notes + _notes(measured, quality, capped=capped)))
+
+
+def _notes(measured: Measured, quality: Quality, *, capped: bool) -> list[str]:
+    notes = []
+    error = worst(quality)
+    if error > _WRONG and not capped:
+        raise CheckpointError(
+            f"{measured.dense.source.name}: the sparse graph's outputs differ from the dense one's by {error:.1e} of "
+            "the largest entry, though nothing was cut off; please report this"
+        )
+    if error > TOLERANCE and not capped:
+        notes.append(
+            f"Outputs differ by up to {error:.1e} of their largest entry, more than the {TOLERANCE:g} aimed at."
+        )
+    if measured.examples.name is None:
+        notes.append(
+            "No calibration data was given: densities and figures are from random input, "
+            "and say little about real input."
+        )
+    elif measured.held_out == measured.examples.count:
+        notes.append("There were too few examples to hold some out: the comparison is on the calibration examples.")
+    return notes
+
+
+def _ragged(measured: Measured) -> Iterator[Example]:
+    """Give the held-out examples, every second one cut to half its length, so that there is padding to look at."""
+    for i, example in enumerate(measured.held_out_examples()):
+        yield example if i % 2 == 0 else _halved(measured, example)
+
+
+def _halved(measured: Measured, example: Example) -> Example:
+    lengths = {
+        axis: size
+        for spec in measured.dense.inputs
+        for axis, size in zip(spec.shape[1:], example[spec.name].shape, strict=True)
+        if isinstance(axis, str)
+    }
+    half = {}
+    for spec in measured.dense.inputs:
+        cut = [slice((lengths[a] + 1) // 2) if isinstance(a, str) else slice(None) for a in spec.shape[1:]]
+        half[spec.name] = example[spec.name][tuple(cut)]
+    return half

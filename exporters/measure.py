@@ -1,0 +1,134 @@
+"""From a checkpoint to its blocks and their densities: what `inspect` and `export` have in common."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import ceil
+from pathlib import Path
+
+import onnxruntime as ort
+
+from lazyneuron.engine.artifact import Calibration
+from lazyneuron.engine.errors import CalibrationError, LazyneuronError
+from lazyneuron.exporters.batches import Feed, batch_size, batches
+from lazyneuron.exporters.blocks import Ledger, find_blocks
+from lazyneuron.exporters.calibration import BlockCounts, calibrate, count_outputs
+from lazyneuron.exporters.examples import Example, ExampleSet, random_examples, read_examples
+from lazyneuron.exporters.progress import Progress
+from lazyneuron.exporters.sessions import open_model
+from lazyneuron.exporters.sources import DenseModel, read_checkpoint
+
+__all__ = ["Measured", "measure", "open_checkpoint"]
+
+_HELD_OUT = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Blocks with what they did on the calibration rows.
+
+    Attributes
+    ----------
+    counts
+        One a block, in the ledger's order.
+    session
+        The dense graph; it counts, too.
+    examples
+        All of them.
+    held_out
+        How many of the last ones were left for the comparison; all of them if there are few.
+    batch_size
+        How many are run at once.
+    """
+
+    dense: DenseModel
+    ledger: Ledger
+    counts: list[BlockCounts]
+    session: ort.InferenceSession
+    examples: ExampleSet
+    held_out: int
+    batch_size: int
+
+    @property
+    def calibration(self) -> Calibration:
+        """What the densities were measured on, for the manifest."""
+        kind = "random" if self.examples.name is None else "data"
+        return Calibration(kind=kind, name=self.examples.name, examples=self.examples.count)
+
+    def held_out_examples(self) -> Iterator[Example]:
+        """Give the examples that were left for the comparison."""
+        return islice(self.examples.read(), self.examples.count - self.held_out, None)
+
+    def feeds(self, examples: Iterator[Example]) -> Iterator[Feed]:
+        """Join examples to batches."""
+        return batches(examples, self.dense.inputs, self.batch_size)
+
+
+def open_checkpoint(checkpoint: str, task: str | None, progress: Progress) -> tuple[DenseModel, Ledger]:
+    """Read a checkpoint and find its blocks."""
+    progress.step(f"reading {checkpoint}")
+    dense = read_checkpoint(checkpoint, task)
+    progress.step("finding MLP blocks")
+    return dense, find_blocks(dense.model)
+
+
+def measure(
+    dense: DenseModel,
+    ledger: Ledger,
+    calibration: Path | None,
+    *,
+    scratch: Path,
+    size: int,
+    hold_out: bool,
+    progress: Progress,
+) -> Measured:
+    """Run the dense graph over the calibration data and count.
+
+    Parameters
+    ----------
+    calibration
+        A person's file; None: random input.
+    scratch
+        A folder for the graph.
+    size
+        Examples in a batch, where the model leaves a choice.
+    hold_out
+        Whether to leave a part of the examples for a comparison.
+
+    Raises
+    ------
+    CalibrationError
+        If the data does not fit the model.
+    """
+    blocks = list(ledger.blocks.values())
+    examples = read_examples(calibration, dense) if calibration is not None else random_examples(dense)
+    size = batch_size(dense.inputs, size)
+    held_out = _held_out(examples.count, size) if hold_out else 0
+    used = examples.count if held_out == examples.count else examples.count - held_out
+    session = open_model(count_outputs(dense.model, blocks, dense.inputs), scratch / "dense.onnx", sparse=False)
+    progress.step("calibrating", used)
+    feeds = batches(_counted(islice(examples.read(), used), progress), dense.inputs, size)
+    try:
+        counts = calibrate(session, blocks, dense.inputs, feeds)
+    except LazyneuronError:
+        raise
+    except Exception as error:
+        raise _does_not_run(examples, error) from error
+    return Measured(dense, ledger, counts, session, examples, held_out, size)
+
+
+def _does_not_run(examples: ExampleSet, error: Exception) -> CalibrationError:
+    given = examples.name or "random input (give --calibration with real data)"
+    return CalibrationError(f"{given}: the model fails on it: {' '.join(str(error).split())[:300]}")
+
+
+def _held_out(count: int, size: int) -> int:
+    """Return how many examples to hold out: a tenth, at least a batch; all, if that would leave too few."""
+    wanted = max(ceil(count * _HELD_OUT), size)
+    return wanted if wanted <= count // 2 else count
+
+
+def _counted(examples: Iterator[Example], progress: Progress) -> Iterator[Example]:
+    for example in examples:
+        yield example
+        progress.advance()

@@ -1,0 +1,86 @@
+"""The sparse graph against the dense one, on data that calibration has not seen."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec, Quality
+from lazyneuron.exporters.batches import Feed
+from lazyneuron.exporters.masks import real_rows
+
+__all__ = ["compare", "worst"]
+
+
+def compare(
+    dense: ort.InferenceSession,
+    sparse: ort.InferenceSession,
+    inputs: Sequence[InputSpec],
+    outputs: Sequence[OutputSpec],
+    feeds: Iterable[Feed],
+    *,
+    argmax: bool,
+) -> Quality:
+    """Run both graphs on the same batches and compare their outputs over real rows.
+
+    Parameters
+    ----------
+    argmax
+        Whether the largest entry of the last axis has a meaning, as in logits.
+    """
+    tallies = [_Tally(spec, argmax=argmax) for spec in outputs]
+    names = [spec.name for spec in outputs]
+    examples = 0
+    for feed in feeds:
+        examples += len(next(iter(feed.values())))
+        for tally, a, b in zip(tallies, dense.run(names, feed), sparse.run(names, feed), strict=True):
+            real = _real(inputs, tally.spec, feed)
+            tally.add(a if real is None else a[real], b if real is None else b[real])
+    return Quality(examples=examples, outputs=tuple(tally.agreement() for tally in tallies))
+
+
+def worst(quality: Quality) -> float:
+    """Return the largest error of any output, relative to that output's largest entry."""
+    return max(output.max_rel_error for output in quality.outputs)
+
+
+def _real(inputs: Sequence[InputSpec], spec: OutputSpec, feed: Feed) -> NDArray[np.bool_] | None:
+    """Return which rows of an output are real, where a mask has the axes that the output begins with."""
+    for rank in range(len(spec.shape), 0, -1):
+        real = real_rows(inputs, spec.shape[:rank], feed)
+        if real is not None:
+            return real
+    return None
+
+
+class _Tally:
+    """Adds up how two versions of an output differ."""
+
+    def __init__(self, spec: OutputSpec, *, argmax: bool) -> None:
+        self.spec = spec
+        self._argmax = argmax and len(spec.shape) > 1 and spec.dtype.startswith("float")
+        self._error = self._largest = 0.0
+        self._rows = self._same = 0
+
+    def add(self, dense: NDArray[np.generic], sparse: NDArray[np.generic]) -> None:
+        if dense.size == 0:
+            return
+        a, b = dense.astype(np.float64), sparse.astype(np.float64)
+        difference = np.abs(a - b)
+        difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # infinities and NaN that both have
+        self._error = max(self._error, float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max()))
+        self._largest = max(self._largest, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))
+        if self._argmax:
+            same = a.argmax(-1) == b.argmax(-1)
+            self._rows += same.size
+            self._same += int(same.sum())
+
+    def agreement(self) -> OutputAgreement:
+        relative = self._error / self._largest if self._largest else self._error
+        return OutputAgreement(
+            name=self.spec.name,
+            max_abs_error=min(self._error, np.finfo(np.float64).max),
+            max_rel_error=min(relative, np.finfo(np.float64).max),
+            same_argmax=self._same / self._rows if self._rows else None,
+        )

@@ -1,0 +1,61 @@
+"""A dense ONNX model and what is known of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from lazyneuron.engine.artifact import InputSpec, OutputSpec, Source
+
+__all__ = ["DenseModel", "Tokenizer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tokenizer:
+    """How text becomes tokens.
+
+    Attributes
+    ----------
+    content
+        What stands in `tokenizer.json`.
+    max_length
+        The most tokens that the model takes.
+    """
+
+    content: str
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class DenseModel:
+    """A dense ONNX model and what is known of it.
+
+    Attributes
+    ----------
+    model
+        In plain ONNX operators; its symbolic axes carry the names of `inputs`.
+    source
+        Where it came from.
+    inputs, outputs
+        As the manifest describes them.
+    task
+        What the model is for.
+    max_lengths
+        The greatest length of ragged axes, where it is known.
+    length
+        A length of the ragged axes that the model is known to take, for random input.
+    tokenizer
+        None where no text goes in.
+    labels
+        The classes' names.
+    """
+
+    model: ir.Model
+    source: Source
+    inputs: tuple[InputSpec, ...]
+    outputs: tuple[OutputSpec, ...]
+    task: str
+    max_lengths: Mapping[str, int] = field(default_factory=dict)
+    length: int = 16
+    tokenizer: Tokenizer | None = None
+    labels: tuple[str, ...] | None = None
