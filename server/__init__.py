@@ -1,0 +1,1 @@
+"""gRPC services, batching, admission, health, metrics and configuration around the engine; it holds no maths."""

@@ -1,0 +1,1 @@
+"""The gRPC services: a handler decodes, calls `Serving` and encodes."""
