@@ -5,6 +5,7 @@ kept in `demo/digits` for next time. Run it by `make demo`.
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -26,7 +27,7 @@ from rich.table import Table
 import lazyneuron
 from lazyneuron.engine.artifact import read_manifest, resolve_version
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 FOLDER = Path("demo/digits")
 REPOSITORY = FOLDER / "models"
 CALIBRATION = FOLDER / "calibration.npz"
@@ -67,7 +68,7 @@ def step(text: str) -> None:
 def run(*args: object) -> None:
     """Run `lazyneuron` with these arguments; stop the demo where it fails."""
     words = [str(a) for a in args]
-    console.print(f"[dim]$ lazyneuron {' '.join(words)}")
+    console.print(f"[dim]$ lazyneuron {' '.join(words)}", soft_wrap=True)
     if subprocess.run([*COMMAND, *words], check=False).returncode:
         sys.exit(f"the demo stops: lazyneuron {words[0]} failed")
 
@@ -95,10 +96,10 @@ def served() -> Iterator[tuple[str, str]]:
     try:
         assert process.stdout is not None
         ready = process.stdout.readline()
-        addresses = dict(word.split("=", 1) for word in ready.split() if "=" in word)
-        if "grpc" not in addresses:
+        found = re.match(r"ready: gRPC on (\S+), metrics and health on (http://\S+)/", ready)
+        if found is None:
             sys.exit(f"the demo stops: the server did not start ({ready.strip()})")
-        yield addresses["grpc"], addresses["http"]
+        yield found[1], found[2]
         process.send_signal(signal.SIGTERM)
         if process.wait(timeout=30):
             sys.exit(f"the demo stops: the server ended with status {process.returncode}")
@@ -158,9 +159,8 @@ def show(accuracy: dict[str, float], metrics: dict[tuple[str, str, str], float])
     console.print("The up projection is computed in full (mode exact), so no more than half can be saved here.")
     for name in MODELS:
         console.print(f"  report: {REPOSITORY / name / '1' / 'report.html'}")
-    console.print(
-        f"Serve it again: .venv/bin/lazyneuron serve {REPOSITORY}   (metrics on http://127.0.0.1:8002/metrics)"
-    )
+    again = f".venv/bin/lazyneuron serve {REPOSITORY}"
+    console.print(f"Serve them again: {again}   (metrics on http://127.0.0.1:8002/metrics)", soft_wrap=True)
 
 
 def density(metrics: dict[tuple[str, str, str], float], model: str, block: str) -> float:
