@@ -1,45 +1,63 @@
 """Names for symbolic axes: `batch` for axis 0, and one name a length that may differ between requests."""
 
 import re
+from collections.abc import Iterable, Sequence
 
 import onnx_ir as ir
 
 from lazyneuron.engine.artifact import BATCH_AXIS, Axes
 
-__all__ = ["axes_of", "name_axes"]
+__all__ = ["Group", "axes_of", "name_axes"]
+
+Group = Sequence[tuple[str, int]]
+"""Axes of inputs, by the input's name and the axis's place."""
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _GENERATED = re.compile(r"s\d+|u\d+|unk_*\d+|.*_axis_\d+")
 """What torch and ONNX Runtime call an axis that nobody named."""
 
 
-def name_axes(graph: ir.Graph, *, keep: bool) -> None:
+def name_axes(graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = ()) -> None:
     """Rename the symbolic axes of every value in the graph.
 
     Axis 0 of every input becomes `batch`. Another axis keeps its name where `keep` says so and it has one; else it is
     `sequence` if the model has one such axis, and is named after the input that has it first if there are several.
+
+    Parameters
+    ----------
+    keep
+        Whether the axes' names are a person's.
+    agreeing
+        Groups of axes whose lengths must agree though the graph has them by several names.
     """
-    names: dict[str, str] = {}
-    others: list[tuple[str, str]] = []
-    for value in graph.inputs:
-        shape = list(value.shape or ())
-        for axis, dim in enumerate(shape):
-            if isinstance(dim, int):
-                continue
-            symbol = dim.value or f"{value.name}_axis_{axis}"
-            shape[axis] = ir.SymbolicDim(symbol)
-            if axis == 0:
-                names[symbol] = BATCH_AXIS
-            elif symbol not in names and symbol not in dict(others):
-                others.append((symbol, f"{value.name}_length" if axis == 1 else f"{value.name}_axis_{axis}"))
-        value.shape = ir.Shape(shape)
-    for symbol, name in others:
+    symbols = _name_unnamed(graph)
+    same = {symbols[axis]: symbols[group[0]] for group in agreeing for axis in group if axis in symbols}
+    names = {symbol: BATCH_AXIS for (_, axis), symbol in symbols.items() if axis == 0}
+    first: dict[str, str] = {}
+    for (value, axis), symbol in symbols.items():
         if symbol not in names:
-            kept = keep and not _GENERATED.fullmatch(symbol)
-            names[symbol] = symbol if kept else "sequence" if len(others) == 1 else name
+            first.setdefault(same.get(symbol, symbol), f"{value}_length" if axis == 1 else f"{value}_axis_{axis}")
+    for symbol in {*symbols.values()} - {*names}:
+        leader = same.get(symbol, symbol)
+        kept = keep and not _GENERATED.fullmatch(leader)
+        names[symbol] = leader if kept else "sequence" if len(first) == 1 else first[leader]
     for value in _values(graph):
         if value.shape is not None:
             value.shape = ir.Shape([_rename(dim, names) for dim in value.shape])
+
+
+def _name_unnamed(graph: ir.Graph) -> dict[tuple[str, int], str]:
+    """Give each symbolic axis of the inputs that has no name one; return all by input and axis."""
+    symbols = {}
+    for value in graph.inputs:
+        shape = list(value.shape or ())
+        for axis, dim in enumerate(shape):
+            if not isinstance(dim, int):
+                symbol = dim.value or f"{value.name}_axis_{axis}"
+                shape[axis] = ir.SymbolicDim(symbol)
+                symbols[str(value.name), axis] = symbol
+        value.shape = ir.Shape(shape)
+    return symbols
 
 
 def axes_of(value: ir.Value) -> Axes:

@@ -57,11 +57,12 @@ def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: 
     longest = family.max_length(config)
     length = _LENGTH if longest is None else min(_LENGTH, longest)
     examples = family.inputs(config, _BATCH, length)
-    # Named dims cannot be shared by inputs that torch finds to be broadcast; name_axes joins them afterwards.
+    # Dims without names, since torch refuses one name for two inputs that it could broadcast; `agreeing` joins them.
     axes = (0, *family.ragged)
     dynamic = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name in examples}
     graph = to_onnx(_Output(module, head.output), examples, dynamic, (head.output,), what=checkpoint)
-    model = normalise(graph, keep_axes=False)
+    agreeing = [[(name, axis) for name in examples] for axis in family.ragged]
+    model = normalise(graph, keep_axes=False, agreeing=agreeing)
     labels = getattr(config, "id2label", None) if head.task.endswith("classification") else None
     return DenseModel(
         model=model,

@@ -1,11 +1,13 @@
 """Bringing a dense graph into the plain form in which blocks are looked for."""
 
+from collections.abc import Iterable
+
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lazyneuron.engine.errors import CheckpointError
-from lazyneuron.exporters.sources.axes import name_axes
+from lazyneuron.exporters.sources.axes import Group, name_axes
 
 __all__ = ["OLDEST_OPSET", "normalise"]
 
@@ -13,7 +15,7 @@ OLDEST_OPSET = 13
 """From this opset on ReduceSum, Unsqueeze and Squeeze take their axes as an input, as our nodes do."""
 
 
-def normalise(model: ir.Model, *, keep_axes: bool) -> ir.Model:
+def normalise(model: ir.Model, *, keep_axes: bool, agreeing: Iterable[Group] = ()) -> ir.Model:
     """Return the model with functions inlined, constants as initializers, identities gone, shapes known, axes named.
 
     Raises
@@ -33,7 +35,7 @@ def normalise(model: ir.Model, *, keep_axes: bool) -> ir.Model:
         passes.ShapeInferencePass(),
         passes.NameFixPass(),
     )(model).model
-    name_axes(model.graph, keep=keep_axes)
+    name_axes(model.graph, keep=keep_axes, agreeing=agreeing)
     return model
 
 

@@ -14,6 +14,7 @@ from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.sources.normal import normalise
+from lazyneuron.exporters.sources.probe import free_axes
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
 from lazyneuron.exporters.sources.torch_export import to_onnx
 
@@ -29,7 +30,7 @@ def is_mine(checkpoint: str) -> bool:
 def read(checkpoint: str, task: str | None) -> DenseModel:
     """Call the function and export the module it returns.
 
-    Every axis is tried dynamic. The module is called with the example inputs by keyword, and gives a tensor, a
+    Every axis is tried at another length. The module is called with the example inputs by keyword, and gives a tensor, a
     sequence of tensors, or a dict of them, whose keys name the outputs.
 
     Raises
@@ -43,9 +44,11 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
     module, examples = _call(Path(file), function, checkpoint)
     examples = _two_examples(examples)
     outputs = _output_names(module, examples, checkpoint)
-    dynamic = {name: dict.fromkeys(range(t.ndim), torch.export.Dim.AUTO) for name, t in examples.items()}
+    groups = free_axes(module, examples)
+    free = {(name, 0) for name in examples} | {axis for group in groups for axis in group}
+    dynamic = {name: {axis: torch.export.Dim.AUTO for n, axis in free if n == name} for name in examples}
     graph = to_onnx(_AsTuple(module), examples, dynamic, outputs, what=checkpoint)
-    model = normalise(graph, keep_axes=False)
+    model = normalise(graph, keep_axes=False, agreeing=groups)
     return DenseModel(
         model=model,
         source=Source(kind="python_function", name=f"{Path(file).name}:{function}", digest=_digest(Path(file), module)),
