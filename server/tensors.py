@@ -48,6 +48,7 @@ _TYPED_FIELD = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+_NARROWED = ("int_contents", "uint_contents")  # 32 bits on the wire for 8 and 16 too
 _MAX_RANK = 16
 _LENGTH_BYTES = 4
 
@@ -98,13 +99,12 @@ def decode_typed(name: str, datatype: str, shape: Sequence[int], contents: Infer
         raise InputError(
             _field(name), got=f"{len(values)} values in {field}", expected=f"{count} (shape {list(shape)})"
         )
-    try:
-        return np.array(values, dtype).reshape(shape)
-    except OverflowError:  # NumPy checks Python's integers against the dtype
-        bounds = np.iinfo(dtype.name)
-        raise InputError(
-            _field(name), got=f"values from {min(values)} to {max(values)}", expected=f"{bounds.min} to {bounds.max}"
-        ) from None
+    array = np.array(values)  # the field's own width
+    if field in _NARROWED and count:
+        bounds, low, high = np.iinfo(dtype.name), array.min(), array.max()
+        if low < bounds.min or high > bounds.max:
+            raise InputError(_field(name), got=f"values from {low} to {high}", expected=f"{bounds.min} to {bounds.max}")
+    return array.astype(dtype, copy=False).reshape(shape)
 
 
 def decode_text(name: str, shape: Sequence[int], raw: bytes | None, contents: InferTensorContents) -> str:
