@@ -23,7 +23,7 @@ types: setup
 
 native-test: setup ## The C++ tests, plain and under AddressSanitizer and UndefinedBehaviorSanitizer.
 	$(BIN)/cmake -S engine/native -B build/native-test -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
-		-DLAZYNEURON_TESTS=ON -DLAZYNEURON_SANITIZE="address;undefined" -DLAZYNEURON_WERROR=ON > /dev/null
+		-DLAZYNEURON_TESTS=ON -DLAZYNEURON_SANITIZE="address;undefined" -DLAZYNEURON_STRICT=ON > /dev/null
 	$(BIN)/cmake --build build/native-test
 	$(BIN)/ctest --test-dir build/native-test --output-on-failure
 
