@@ -7,7 +7,6 @@ After:  the same
 import onnx_ir as ir
 
 from lazyneuron.exporters.blocks.block import Block, Refusal
-from lazyneuron.exporters.blocks.naming import name_of
 from lazyneuron.exporters.blocks.rule import BlockRule, down_product
 from lazyneuron.exporters.blocks.walk import constant, of_layout, projection, weight
 
@@ -56,15 +55,6 @@ class NotTaken(BlockRule):
             return None
         gated = "gated " if len(ups) > 1 else ""
         raise Refusal(f"activation {gated}{activation} is not taken in this version; relu is")
-
-    def name_of_refused(self, y: ir.Value) -> str:
-        """Name it by the scope of both projections."""
-        product = down_product(y)
-        assert product is not None
-        assert product.inputs[0] is not None
-        found = _between(product.inputs[0])
-        ups = [] if found is None else [node for v in found[1] if (node := v.producer()) is not None]
-        return name_of([product, *ups], [])
 
 
 def _is_constant(product: ir.Node) -> bool:

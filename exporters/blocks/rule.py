@@ -18,6 +18,10 @@ Emit = Callable[[Any, Block], ir.Value]
 """Builds a block's replacement with onnxscript's builder and returns what takes the place of its output."""
 
 
+_FARTHEST = 24
+"""How many nodes an activation may be from a block's end, to be looked through for a name."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """What the rules found, by the name of the block's output, in the graph's order."""
@@ -73,11 +77,6 @@ class BlockRule(RewriteRuleClassBase, ABC):
             If it has this shape and cannot be taken, with the reason.
         """
 
-    def name_of_refused(self, y: ir.Value) -> str:
-        """Return a name for what was refused."""
-        node = y.producer()
-        return name_of([node] if node is not None else [], [])
-
     def pattern(self, op: Any, a: Any, b: Any) -> Any:  # noqa: ANN401, D102 (onnxscript's builders have no types)
         return op.Add(a, b, _outputs=["y"]) if self._biased else op.MatMul(a, b, _outputs=["y"])
 
@@ -95,7 +94,7 @@ class BlockRule(RewriteRuleClassBase, ABC):
         try:
             block = self.read(y)
         except Refusal as refusal:
-            self._ledger.skip(key, Skipped(self.name_of_refused(y), refusal.reason))
+            self._ledger.skip(key, Skipped(name_of(_products(y), []), refusal.reason))
             return result.fail(refusal.reason, y)
         if block is None:
             return result.fail("it has another shape", y)
@@ -117,6 +116,23 @@ def down_product(y: ir.Value) -> ir.Node | None:
             return None  # it is asked again at the product
         return None if whole is None else whole.product.producer()
     return node
+
+
+def _products(y: ir.Value) -> list[ir.Node]:
+    """Return the product that ends in `y` and the one before it, to name what was refused by where they stand."""
+    found: list[ir.Node] = []
+    value: ir.Value | None = y
+    for _ in range(_FARTHEST):
+        node = value.producer() if value is not None else None
+        if node is None or not node.inputs:
+            break
+        if node.op_type in {"MatMul", "Gemm"}:
+            found.append(node)
+        if len(found) == 2:
+            break
+        # A bias may stand on either side.
+        value = next((v for v in node.inputs if v is not None and v.producer() is not None), None)
+    return found
 
 
 def _is_biased(y: ir.Value) -> bool:

@@ -50,13 +50,15 @@ def weight(value: ir.Value | None) -> Weight | None:
     Raises
     ------
     Refusal
-        If it is quantised.
+        If it is quantised, or of another float type.
     """
     if value is None:
         return None
     if not value.is_graph_input() and (tensor := ir.convenience.get_const_tensor(value)) is not None:
-        if len(tensor.shape) != 2 or tensor.dtype not in FLOATS:
+        if len(tensor.shape) != 2 or not tensor.dtype.is_floating_point():
             return None
+        if tensor.dtype not in FLOATS:
+            raise Refusal(f"its weights are {tensor.dtype.name}; expected float32 or float16")
         rows, columns = (int(n) for n in tensor.shape.numpy())
         return Weight(str(value.name), (rows, columns), tensor.numpy)
     node = value.producer()

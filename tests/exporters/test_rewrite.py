@@ -1,0 +1,80 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+from lazyneuron.exporters.budgets import BUDGET_INPUT
+from tests.exporters import graphs
+from tests.exporters.graphs import OUT, TOLERANCE, D
+from tests.exporters.rewriting import rewrite_file
+from tests.exporters.test_calibration import masked  # noqa: F401 (a fixture)
+
+RNG = np.random.default_rng(5)
+
+
+def masked_feed(batch: int = 3, length: int = 4) -> dict[str, np.ndarray]:
+    mask = np.ones((batch, length), np.int64)
+    mask[1, 2:] = 0
+    return {"x": RNG.standard_normal((batch, length, D)).astype(np.float32), "row_mask": mask}
+
+
+@pytest.mark.parametrize("flattened", [False, True])
+class TestMasks:
+    def test_padding_costs_nothing_and_real_rows_do_not_change(self, masked, flattened):  # noqa: F811
+        sparse, _, graph = rewrite_file(masked[flattened])
+        feed = masked_feed()
+        real = feed["row_mask"] != 0
+        expected, actual = graphs.run(masked[flattened], feed), graphs.run(sparse, feed)
+        graphs.assert_close(actual["y"][real], expected["y"][real], tolerance=TOLERANCE[np.float32])
+        active = actual[graph.active_outputs[0]]
+        assert active.shape == real.shape
+        assert not active[~real].any()
+        assert not actual["y"][~real].any()
+
+    def test_masks_can_be_left_alone(self, masked, flattened):  # noqa: F811
+        sparse, _, graph = rewrite_file(masked[flattened], use_masks=False)
+        feed = masked_feed()
+        expected, actual = graphs.run(masked[flattened], feed), graphs.run(sparse, feed)
+        graphs.assert_close(actual["y"], expected["y"], tolerance=TOLERANCE[np.float32])
+        assert actual[graph.active_outputs[0]].all()
+
+    def test_the_budget_is_each_requests_own(self, masked, flattened):  # noqa: F811
+        sparse, _, graph = rewrite_file(masked[flattened], top_k=4)
+        feed = masked_feed() | {BUDGET_INPUT: np.array([1.0, 0.5, 0.25], np.float32)}
+        active = graphs.run(sparse, feed)[graph.active_outputs[0]]
+        assert active.max(axis=1).tolist() == [4, 2, 1]
+
+
+def test_the_budget_may_be_left_out_and_needs_no_mask(tmp_path):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+    sparse, _, graph = rewrite_file(path, top_k=4)
+    x = RNG.standard_normal((2, 3, D)).astype(np.float32)
+    assert graphs.run(sparse, {"x": x})[graph.active_outputs[0]].max() == 4
+    halved = graphs.run(sparse, {"x": x, BUDGET_INPUT: np.array([1.0, 0.5], np.float32)})
+    assert halved[graph.active_outputs[0]].max(axis=1).tolist() == [4, 2]
+
+
+def test_a_cap_of_all_neurons_is_no_cap(tmp_path):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+    sparse, *_ = rewrite_file(path, top_k=999)
+    (operator,) = (n for n in onnx.load(sparse).graph.node if n.op_type == "SparseDown")
+    assert {a.name: a.i for a in operator.attribute}["top_k"] == 0
+
+
+def test_rows_that_are_no_requests_have_no_budget(tmp_path):
+    path = graphs.save(
+        tmp_path / "m.onnx",
+        graphs.plain_nodes(),
+        graphs.weights(),
+        inputs={"x": (TensorProto.FLOAT, [3, D])},
+        outputs={"y": (TensorProto.FLOAT, [3, OUT])},
+    )
+    sparse, _, graph = rewrite_file(path)
+    assert graph.budget_input is None
+    assert [i.name for i in onnx.load(sparse).graph.input] == ["x"]
+
+
+def test_no_stack_traces_are_left(tmp_path):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+    sparse, *_ = rewrite_file(path)
+    assert not any(n.metadata_props or n.doc_string for n in onnx.load(sparse).graph.node)
