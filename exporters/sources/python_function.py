@@ -30,8 +30,8 @@ def is_mine(checkpoint: str) -> bool:
 def read(checkpoint: str, task: str | None) -> DenseModel:
     """Call the function and export the module it returns.
 
-    Every axis is tried at another length. The module is called with the example inputs by keyword, and gives a tensor, a
-    sequence of tensors, or a dict of them, whose keys name the outputs.
+    Every axis is tried at another length. The module is called with the example inputs by keyword, and gives a
+    tensor, a sequence of tensors, or a dict of them, whose keys name the outputs.
 
     Raises
     ------

@@ -24,6 +24,10 @@ _DTYPES = {
 }
 
 
+_KEEPING = {"Cast", "Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze"}
+"""Operators that leave the ids what they are."""
+
+
 def input_specs(graph: ir.Graph, what: str, *, pad_token: int = 0) -> tuple[InputSpec, ...]:
     """Describe a graph's inputs.
 
@@ -92,7 +96,7 @@ def _range(value: ir.Value, role: str) -> dict[str, float]:
 
 def _table(node: ir.Node, ids: ir.Value) -> int | None:
     """Return the rows of the constant table in which a node looks `ids` up; None if it does something else."""
-    if node.op_type in {"Cast", "Identity"}:
+    if node.op_type in _KEEPING and node.inputs[0] is ids:
         found = [t for user, _ in node.outputs[0].uses() if (t := _table(user, node.outputs[0])) is not None]
         return min(found, default=None)
     table = node.inputs[0]
