@@ -1,0 +1,52 @@
+#include "dispatch/scratch_pool.h"
+
+#include <new>
+#include <utility>
+
+namespace lazyneuron {
+
+AlignedBuffer::AlignedBuffer(std::size_t bytes)
+    : data_(static_cast<char*>(::operator new(bytes, std::align_val_t{kScratchAlignment}))), bytes_(bytes) {}
+
+void AlignedBuffer::Free::operator()(char* data) const {
+    ::operator delete(data, std::align_val_t{kScratchAlignment});
+}
+
+std::shared_ptr<ScratchPool> ScratchPool::shared() {
+    static std::mutex mutex;
+    static std::weak_ptr<ScratchPool> pool;
+    const std::lock_guard<std::mutex> lock(mutex);
+    std::shared_ptr<ScratchPool> alive = pool.lock();
+    if (!alive) pool = alive = std::make_shared<ScratchPool>();
+    return alive;
+}
+
+AlignedBuffer ScratchPool::take(std::size_t bytes) {
+    AlignedBuffer buffer;
+    {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        free_.reserve(free_.size() + lent_ + 1);  // so that put never allocates, which it may not
+        if (!free_.empty()) {
+            buffer = std::move(free_.back());
+            free_.pop_back();
+        }
+        ++lent_;
+    }
+    if (buffer.size() >= bytes) return buffer;
+    buffer = {};  // first free, then allocate: the peak is lower
+    try {
+        return AlignedBuffer(bytes);
+    } catch (...) {
+        const std::lock_guard<std::mutex> lock(mutex_);
+        --lent_;
+        throw;
+    }
+}
+
+void ScratchPool::put(AlignedBuffer buffer) noexcept {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    --lent_;
+    free_.push_back(std::move(buffer));
+}
+
+}  // namespace lazyneuron

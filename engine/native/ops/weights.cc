@@ -1,0 +1,70 @@
+#include "ops/weights.h"
+
+#include <cmath>
+
+namespace lazyneuron {
+namespace {
+
+bool half_is_nan(std::uint16_t bits) { return (bits & 0x7FFFu) > 0x7C00u; }
+
+bool is_nan(const void* data, WeightType type, std::size_t i) {
+    switch (type) {
+        case WeightType::kFloat32:
+            return std::isnan(static_cast<const float*>(data)[i]);
+        case WeightType::kFloat16:
+            return half_is_nan(static_cast<const std::uint16_t*>(data)[i]);
+        case WeightType::kInt8:
+            break;
+    }
+    return false;
+}
+
+}  // namespace
+
+WeightType weight_type(const char* name, ONNXTensorElementDataType type) {
+    if (type == ONNX_FLOAT) return WeightType::kFloat32;
+    if (type == ONNX_FLOAT16) return WeightType::kFloat16;
+    if (type == ONNX_INT8) return WeightType::kInt8;
+    throw Refusal("input '" + std::string(name) + "' is " + to_text(type) +
+                  ", expected float32, float16 or int8");
+}
+
+void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, std::size_t neurons,
+                          std::size_t columns) {
+    if (type == WeightType::kInt8) return;
+    for (std::size_t i = 0; i < neurons * columns; ++i) {
+        if (!is_nan(data, type, i)) continue;
+        throw Refusal("input '" + std::string(name) + "' is NaN at neuron " + std::to_string(i / columns) +
+                      ", column " + std::to_string(i % columns) + ", expected a number");
+    }
+}
+
+void refuse_nan_in_vector(const char* name, const float* data, std::size_t size, const char* what) {
+    for (std::size_t i = 0; i < size; ++i) {
+        if (!std::isnan(data[i])) continue;
+        throw Refusal("input '" + std::string(name) + "' is NaN at " + what + " " + std::to_string(i) +
+                      ", expected a number");
+    }
+}
+
+AlignedBuffer pack(const PanelLayout& layout, const void* down) {
+    AlignedBuffer packed(layout.bytes());
+    for (std::size_t panel = 0; panel < layout.panels(); ++panel)
+        layout.pack_panel(panel, down, packed.data());
+    return packed;
+}
+
+void pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel) {
+    struct Context {
+        char* packed;
+        const PanelLayout& layout;
+        const void* down;
+    } context{packed, layout, down};
+    const auto work = [](void* raw, std::size_t panel) {
+        const Context& c = *static_cast<const Context*>(raw);
+        c.layout.pack_panel(panel, c.down, c.packed);
+    };
+    parallel.run(layout.panels(), work, &context);
+}
+
+}  // namespace lazyneuron

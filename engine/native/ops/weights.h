@@ -1,0 +1,26 @@
+// Weight matrices as operators get them: their types, their checks, their packed form.
+#pragma once
+
+#include <string>
+
+#include "dispatch/packed_weights.h"
+#include "dispatch/scratch_pool.h"
+#include "dispatch/sparse_down.h"
+#include "ops/ort.h"
+#include "ops/shapes.h"
+
+namespace lazyneuron {
+
+// The kernels' type for a tensor's; throws a Refusal that names the input for any other.
+WeightType weight_type(const char* name, ONNXTensorElementDataType type);
+
+// Refuse a NaN in a constant, naming its position: a neuron in a matrix's row, an element of a vector.
+void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, std::size_t neurons,
+                          std::size_t columns);
+void refuse_nan_in_vector(const char* name, const float* data, std::size_t size, const char* what);
+
+// Packs all panels of row-major `down`: to new memory on this thread, or to given memory on many.
+AlignedBuffer pack(const PanelLayout& layout, const void* down);
+void pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel);
+
+}  // namespace lazyneuron
