@@ -25,6 +25,7 @@ __all__ = ["Call", "CallInterceptor", "current_call"]
 _log = logging.getLogger(__name__)
 
 _INFERENCE = {"/lazyneuron.v1.PredictionService/Predict", "/inference.GRPCInferenceService/ModelInfer"}
+_TRAVEL_SECONDS = 0.05
 _SERVICES = ("/lazyneuron.v1.", "/inference.")
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -133,6 +134,10 @@ async def _refuse(call: Call, context: Context, code: grpc.StatusCode, error: Ex
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:
+    """Tell a deadline that passed from a client that left.
+
+    The client's own timer fires first, by the time that the request travelled, and then it cancels.
+    """
     remaining = context.time_remaining()
-    expired = remaining is not None and remaining <= 0
+    expired = remaining is not None and remaining <= _TRAVEL_SECONDS
     return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED

@@ -29,7 +29,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slow_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that is large enough for a request to take a good part of a second."""
     folder = tmp_path_factory.mktemp("slow")
-    write_sequence_encoder(folder, name="slow", size=Size(d_model=256, d_ff=2048, blocks=2))
+    write_sequence_encoder(folder, name="slow", size=Size(d_model=256, d_ff=2048, blocks=6))
     return folder
 
 
