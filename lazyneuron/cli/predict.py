@@ -45,7 +45,8 @@ def _read(item: str) -> "tuple[str, np.ndarray[Any, Any]]":
     if not (name and separator and file):
         raise click.BadParameter(f"{item!r}: expected NAME=FILE.npy", param_hint="--input")
     try:
-        return name, np.lib.format.read_array(Path(file).open("rb"), allow_pickle=False)
+        with Path(file).open("rb") as stream:
+            return name, np.lib.format.read_array(stream, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(name, got=f"{file}, which is not there", expected="an .npy file") from None
     except ValueError as error:
