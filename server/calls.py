@@ -4,6 +4,7 @@ Without it, gRPC would answer a message that does not parse with UNKNOWN and a P
 """
 
 import asyncio
+import itertools
 import logging
 import time
 import uuid
@@ -32,6 +33,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Message, Context], Awaitable[Message]]
 
 
+# A process's own prefix and a number: unique without a system call for each request.
+_PROCESS = uuid.uuid4().hex[:8]
+_numbers = itertools.count(1)
+
+
 @dataclass
 class Call:
     """One call as it goes through the server.
@@ -47,7 +53,7 @@ class Call:
     """
 
     method: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+    id: str = field(default_factory=lambda: f"{_PROCESS}{next(_numbers):08x}")
     started: float = field(default_factory=time.monotonic)
     model: Model | None = None
 

@@ -19,6 +19,8 @@ from lazyneuron.server.serving import Serving
 
 __all__ = ["HttpServer", "http_app"]
 
+_GRACE = 2  # seconds that a slow reader of /metrics may hold up the end
+
 
 def http_app(metrics: Metrics, serving: Callable[[], Serving | None]) -> Starlette:
     """Return the application.
@@ -62,7 +64,11 @@ class HttpServer(uvicorn.Server):
     """uvicorn inside our own event loop, on a socket that is already bound."""
 
     def __init__(self, app: Starlette) -> None:
-        super().__init__(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", ws="none"))
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=_GRACE
+            )
+        )
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         """Leave the signals to the application, which stops gRPC first."""

@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 # The planner sees this many batches' worth of the oldest requests: it is run for each batch, and what comes after
 # them cannot be due before them.
 _HORIZON = 4
+_DRAIN_LOOK = 0.01  # seconds between looks at a queue that waits for its window
 _RATE_MEMORY = 0.2  # the weight of the latest batch in the moving average of the speed
 
 
@@ -129,7 +130,7 @@ class Scheduler:
         """Return when nothing waits or runs."""
         while self._waiting or self._running:
             running = list(self._running)
-            await (asyncio.wait(running) if running else asyncio.sleep(self._limits.window))
+            await (asyncio.wait(running) if running else asyncio.sleep(_DRAIN_LOOK))
 
     def close(self) -> None:
         """Let the worker threads end."""

@@ -342,6 +342,10 @@ Global___InferTensorContents: _TypeAlias = InferTensorContents  # noqa: Y015
 
 @_typing.final
 class ModelInferRequest(_message.Message):
+    """A model with a tokenizer also takes, instead of its tensors, one BYTES input of shape [1] named `text`.
+    The parameter `budget` is the share of the exported top-k to spend: a number in (0, 1], or one as a string.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
@@ -506,6 +510,8 @@ Global___ModelInferRequest: _TypeAlias = ModelInferRequest  # noqa: Y015
 
 @_typing.final
 class ModelInferResponse(_message.Message):
+    """Its parameters tell what was skipped: `density` (double), `flops_dense` and `flops_executed` (int64)."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
