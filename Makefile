@@ -37,7 +37,8 @@ setup: .venv/.installed $(LIBRARY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
 	touch $@
 
-$(LIBRARY): .venv/.installed $(NATIVE)
+# Installing builds it already; a change to a source builds it again.
+$(LIBRARY): $(NATIVE) | .venv/.installed
 	$(BIN)/cmake -S engine/native -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 		-DCMAKE_BUILD_TYPE=Release > /dev/null
 	$(BIN)/cmake --build build/native
