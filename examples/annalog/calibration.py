@@ -66,13 +66,16 @@ def translate(states: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
     ids = vocabulary()
     decode = decoder()[0]
     made = torch.full((len(states), 1), ids["<sos>"])
-    ended = torch.zeros(len(states), dtype=torch.bool)
-    while made.shape[1] < MAX_LENGTH and not ended.all():
-        logits = decode(made, (made != ids["<pad>"]).long(), states, mask)["logits"]
-        following = logits[:, -1].argmax(-1).masked_fill(ended, ids["<pad>"])
-        made = torch.cat([made, following[:, None]], dim=1)
-        ended |= following == ids["<eos>"]
-    return [[i for i in row if i != ids["<pad>"]] for row in made.tolist()]
+    answers: dict[int, list[int]] = {}
+    running = torch.arange(len(states))
+    while len(running):
+        logits = decode(made, torch.ones_like(made), states[running], mask[running])["logits"]
+        made = torch.cat([made, logits[:, -1:].argmax(-1)], dim=1)
+        ended = (made[:, -1] == ids["<eos>"]) | torch.tensor(made.shape[1] == MAX_LENGTH)
+        answers |= {int(i): row.tolist() for i, row in zip(running[ended], made[ended], strict=True)}
+        # What has ended leaves the batch, so that one long answer does not make all others as dear.
+        made, running = made[~ended], running[~ended]
+    return [answers[i] for i in range(len(states))]
 
 
 def _padded(sequences: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

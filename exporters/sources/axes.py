@@ -34,9 +34,9 @@ def name_axes(graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = ()) ->
     same = {symbols[axis]: symbols[group[0]] for group in agreeing for axis in group if axis in symbols}
     names = {symbol: BATCH_AXIS for (_, axis), symbol in symbols.items() if axis == 0}
     first: dict[str, str] = {}
-    for (value, axis), symbol in symbols.items():
+    for (name, axis), symbol in symbols.items():
         if symbol not in names:
-            first.setdefault(same.get(symbol, symbol), f"{value}_length" if axis == 1 else f"{value}_axis_{axis}")
+            first.setdefault(same.get(symbol, symbol), f"{name}_length" if axis == 1 else f"{name}_axis_{axis}")
     for symbol in {*symbols.values()} - {*names}:
         leader = same.get(symbol, symbol)
         kept = keep and not _GENERATED.fullmatch(leader)

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +85,12 @@ def _call(path: Path, function: str, checkpoint: str) -> tuple[torch.nn.Module, 
     sys.path.insert(0, str(path.resolve().parent))  # as Python does for a script, so that it may import its neighbours
     try:
         sys.modules[spec.name] = loaded
-        spec.loader.exec_module(loaded)
-        if not callable(getattr(loaded, function, None)):
-            raise CheckpointError(f"{path}: no function {function} in it")
-        returned = getattr(loaded, function)()
+        # What the file prints is for the person, and standard output is for our own answer.
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(loaded)
+            if not callable(getattr(loaded, function, None)):
+                raise CheckpointError(f"{path}: no function {function} in it")
+            returned = getattr(loaded, function)()
     except CheckpointError:
         raise
     except Exception as error:

@@ -1,0 +1,147 @@
+"""The commands as a person and a program run them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lazyneuron.cli import main
+from tests.exporters import graphs
+
+
+def run(capsys, *args: str) -> tuple[int, str, str]:
+    """Run the command; return its exit status, standard output and standard error."""
+    status = 0
+    try:
+        main(list(args))
+    except SystemExit as ended:
+        status = int(ended.code or 0)
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    return graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+
+
+def test_inspect_shows_a_table(capsys, checkpoint):
+    status, out, err = run(capsys, "inspect", str(checkpoint))
+    assert status == 0
+    assert "enc.mlp" in out
+    assert "On random input" in out
+    assert err.splitlines()[0] == f"reading {checkpoint}"
+
+
+def test_inspect_prints_one_document(capsys, checkpoint):
+    status, out, _ = run(capsys, "inspect", str(checkpoint), "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["blocks"][0]["name"] == "enc.mlp"
+    assert 0 < document["blocks"][0]["density"] < 1
+    assert document["skipped"] == []
+
+
+def test_inspect_names_what_was_not_taken(capsys, tmp_path):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(graphs.node("Tanh", "pre", "h")), graphs.weights())
+    status, out, _ = run(capsys, "inspect", str(path))
+    assert status == 0
+    assert "No MLP block that lazyneuron can make sparse" in out
+    assert "not taken: enc.mlp: activation tanh is not taken in this version; relu is" in out
+
+
+def test_export_says_what_it_made(capsys, checkpoint, tmp_path):
+    status, out, _ = run(capsys, "export", str(checkpoint), "--output", str(tmp_path / "plain"), "--top-k", "4")
+    assert status == 0
+    assert out.splitlines()[0] == str(tmp_path / "plain" / "1")
+    assert "enc.mlp: density" in out
+    assert "at most 4" in out
+    assert (tmp_path / "plain" / "1" / "report.html").is_file()
+
+
+def test_export_prints_one_document(capsys, checkpoint, tmp_path):
+    status, out, _ = run(capsys, "export", str(checkpoint), "--output", str(tmp_path / "plain"), "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["path"] == str(tmp_path / "plain" / "1")
+    assert document["version"] == 1
+    assert document["plan"][0]["name"] == "enc.mlp"
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "message"),
+    [
+        (["inspect", "absent.onnx"], 1, "error: absent.onnx: no such file"),
+        (["inspect", "absent.py:f"], 1, "error: absent.py: no such file"),
+        (["inspect", "{m}", "--calibration", "absent.jsonl"], 1, "error: absent.jsonl: no such file"),
+        (
+            ["export", "{m}", "--output", "{o}", "--mode", "certified"],
+            1,
+            "error: mode certified is not in this version",
+        ),
+        (["export", "{m}", "--output", "{o}", "--quantize", "int8"], 1, "error: quantize int8 is not in this version"),
+        (["export", "{m}", "--output", "{o}", "--mode", "fast"], 2, "'fast' is not one of"),
+        (["export", "{m}", "--output", "{o}", "--top-k", "0"], 2, "'0' is neither auto nor a whole number"),
+        (["export", "{m}", "--output", "{o}", "--version", "0"], 2, "--version"),
+        (["export", "{m}", "--output", "{o}", "--nonsense"], 2, "No such option"),
+        (["export", "{m}"], 2, "Missing option '--output'"),
+        (["inspect"], 2, "Missing argument 'CHECKPOINT'"),
+    ],
+)
+def test_wrong_usage_and_failures(capsys, checkpoint, tmp_path, args, status, message):
+    args = [a.format(m=checkpoint, o=tmp_path / "models") for a in args]
+    got, out, err = run(capsys, *args)
+    assert (got, out) == (status, "")
+    assert message in err.splitlines()[-1] if status == 1 else message in err
+    assert not (tmp_path / "models").exists()
+
+
+def test_other_libraries_say_nothing(tmp_path):
+    """torch's exporter is loud; what the person's own file prints goes to standard error."""
+    (tmp_path / "net.py").write_text(
+        "import torch\n"
+        "def net():\n"
+        "    parts = torch.nn.Linear(4, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4)\n"
+        "    print('chatter')\n"
+        "    return Named(torch.nn.Sequential(*parts)), {'x': torch.randn(2, 3, 4)}\n"
+        "class Named(torch.nn.Module):\n"
+        "    def __init__(self, inner):\n"
+        "        super().__init__()\n"
+        "        self.inner = inner\n"
+        "    def forward(self, x):\n"
+        "        return self.inner(x)\n"
+    )
+    command = [sys.executable, "-m", "lazyneuron", "inspect", f"{tmp_path / 'net.py'}:net", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [b["name"] for b in json.loads(done.stdout)["blocks"]] == ["inner"]
+    assert [line.split()[0] for line in done.stderr.splitlines()] == [
+        "reading",
+        "chatter",
+        "finding",
+        "calibrating",
+    ]
+
+
+def test_help_loads_nothing_heavy():
+    heavy = "torch onnx onnx_ir onnxscript onnxruntime transformers matplotlib jinja2 numpy"
+    code = (
+        "import sys\nfrom lazyneuron.cli import main\n"
+        "try:\n    main(['export', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"print([m for m in {heavy.split()} if m in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--max-quality-drop" in done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+def test_a_missing_extra_says_how_to_get_it():
+    code = (
+        "import sys\nsys.modules['torch'] = None\nsys.modules['onnx_ir'] = None\n"
+        "from lazyneuron.cli import main\nmain(['inspect', 'm.onnx'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: exporting needs ")
+    assert done.stderr.splitlines()[-1].endswith("pip install 'lazyneuron[export]'")
