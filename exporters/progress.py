@@ -58,7 +58,9 @@ class _Bar:
         self._task = bar.add_task("starting", total=None)
 
     def step(self, text: str, total: int | None = None) -> None:
-        self._bar.reset(self._task, description=text, total=total)
+        # A new one each time: rich takes a total of None for "as before".
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(text, total=total)
 
     def advance(self, units: int = 1) -> None:
         self._bar.advance(self._task, units)

@@ -67,7 +67,8 @@ class _Tally:
         if dense.size == 0:
             return
         a, b = dense.astype(np.float64), sparse.astype(np.float64)
-        difference = np.abs(a - b)
+        with np.errstate(invalid="ignore"):
+            difference = np.abs(a - b)
         difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # infinities and NaN that both have
         self._error = max(self._error, float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max()))
         self._largest = max(self._largest, float(np.abs(a[np.isfinite(a)]).max(initial=0.0)))

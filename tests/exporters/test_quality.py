@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from lazyneuron.engine.artifact import InputSpec, OutputSpec
+from lazyneuron.exporters.quality import compare, worst
+
+MASK = InputSpec(name="mask", dtype="int64", shape=("batch", "sequence"), role="mask", pad=0)
+LOGITS = OutputSpec(name="logits", dtype="float32", shape=("batch", "sequence", 2))
+
+
+class Given:
+    """A session that gives what it was told to."""
+
+    def __init__(self, logits):
+        self.logits = np.array(logits, np.float32)
+
+    def run(self, names, feed):
+        return [self.logits]
+
+
+def agreement(dense, sparse, mask, *, argmax=True):
+    feed = {"mask": np.array(mask)}
+    quality = compare(Given(dense), Given(sparse), (MASK,), (LOGITS,), [feed], argmax=argmax)
+    assert quality.examples == len(mask)
+    assert worst(quality) == quality.outputs[0].max_rel_error
+    return quality.outputs[0]
+
+
+def test_errors_are_relative_to_the_largest_entry():
+    found = agreement([[[1, 4], [2, 1]]], [[[1.5, 4], [2, 1]]], [[1, 1]])
+    assert (found.max_abs_error, found.max_rel_error, found.same_argmax) == (0.5, 0.125, 1.0)
+
+
+def test_padding_is_not_compared():
+    found = agreement([[[1, 4], [2, 1]]], [[[1, 4], [99, 100]]], [[1, 0]])
+    assert (found.max_abs_error, found.same_argmax) == (0.0, 1.0)
+
+
+def test_argmax_over_real_rows():
+    dense, sparse = [[[1, 4], [2, 1]]], [[[1, 4], [1, 2]]]
+    assert agreement(dense, sparse, [[1, 1]]).same_argmax == 0.5
+    assert agreement(dense, sparse, [[1, 1]], argmax=False).same_argmax is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_only_one_of_them_has_is_an_error(value):
+    assert agreement([[[1, value]]], [[[1, value]]], [[1]]).max_abs_error == 0.0
+    assert agreement([[[1, 4]]], [[[1, value]]], [[1]]).max_rel_error > 1e300
