@@ -1,5 +1,6 @@
 #include "dispatch/scratch_pool.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -25,7 +26,8 @@ AlignedBuffer ScratchPool::take(std::size_t bytes) {
     AlignedBuffer buffer;
     {
         const std::lock_guard<std::mutex> lock(mutex_);
-        free_.reserve(free_.size() + lent_ + 1);  // so that put never allocates, which it may not
+        free_.reserve(std::max<std::size_t>(free_.size(), 1) +
+                      lent_);  // all blocks, so that put never allocates
         if (!free_.empty()) {
             buffer = std::move(free_.back());
             free_.pop_back();

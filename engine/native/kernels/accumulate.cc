@@ -18,7 +18,7 @@ inline Float load_weight(const std::uint16_t* p) { return load_half(p); }
 inline Float load_weight(const std::int8_t* p) { return load_int8(p); }
 
 // The weights of a neuron some steps ahead: neurons are scattered, so the hardware's prefetcher cannot know.
-constexpr std::size_t kAhead = 6;
+constexpr std::size_t kAhead = 16;
 constexpr std::size_t kCacheLine = 64;
 
 template <std::size_t Vectors, class Weight>
