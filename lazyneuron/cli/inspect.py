@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
-_BINS = 16
+_BINS = 12
 
 
 @click.command()
@@ -68,7 +68,7 @@ def _table(report: "SparsityReport") -> "Table":
     gated = any(block.top_k for block in report.blocks)
     highest = max(block.density.p99 for block in report.blocks)
     table = Table(title="Density: the share of neurons active in a row", title_justify="left", box=SIMPLE_HEAD)
-    table.add_column("block", overflow="fold", min_width=12)
+    table.add_column("block", overflow="fold", min_width=8)
     for column in ("d_ff", *(["k"] if gated else []), "mean", "p95", "p99", "never"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column(f"rows, 0 to {highest:.0%}", no_wrap=True)
