@@ -10,8 +10,12 @@ __all__ = ["command"]
 @click.command("serve")
 @click.argument("repository", type=click.Path(path_type=Path))
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
-@click.option("--grpc-port", type=int, help="Port of gRPC; 0 takes a free one.  [default: 8001]")
-@click.option("--http-port", type=int, help="Port of metrics and health; 0 takes a free one.  [default: 8002]")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="Port of gRPC; 0 takes a free one.  [default: 8001]")
+@click.option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    help="Port of metrics and health; 0 takes a free one.  [default: 8002]",
+)
 @click.option("--config", type=click.Path(path_type=Path), help="A TOML file with these and further settings.")
 def command(
     repository: Path, host: str | None, grpc_port: int | None, http_port: int | None, config: Path | None
