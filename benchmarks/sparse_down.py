@@ -1,4 +1,4 @@
-"""How much faster than ORT's dense MatMul is SparseDown, at which density?
+"""Measure how much faster than ONNX Runtime's dense MatMul SparseDown is, at which density.
 
 Times the down projection alone, on one thread: ONNX Runtime's float32 MatMul against SparseDown on the same
 hidden layer, at the shape of a base-sized Transformer (D 768, F 3072). SparseDown's time includes its pass over
@@ -75,13 +75,13 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def processor() -> str:
-    """The CPU's name, as far as the system tells it."""
+    """Return the CPU's name, as far as the system tells it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def instruction_set() -> str:
-    """The set that the operator runs on."""
+    """Return the name of the instruction set that the operator runs on."""
     library = ctypes.CDLL(str(LIBRARY))
     library.lazyneuron_instruction_sets.restype = ctypes.c_char_p
     names: bytes = library.lazyneuron_instruction_sets()
