@@ -49,6 +49,8 @@ def open_session(model: Path, *, threads: int | None = None, sparse: bool = True
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else usable_cores()
+    # Idle threads that spin take the cores from the server, from other models and from other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: an artifact's own warnings are of no use to who serves it
     if sparse:
         options.register_custom_ops_library(str(operator_library()))
