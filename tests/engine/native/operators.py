@@ -145,11 +145,11 @@ class Case:
 def activation_error(x: np.ndarray, activation: str) -> float:
     """The largest relative error that an activation's kernel may make on these inputs.
 
-    gelu and silu keep 4 ulp; gelu_tanh's exponent 2u is itself rounded, which costs 2u more.
+    gelu and silu keep 5 ulp; gelu_tanh's exponent 2u is itself rounded, which costs 2u more.
     """
     if activation in ("relu", "relu2", "identity"):
         return 0.0
-    ulps = 4.0
+    ulps = 5.0
     if activation == "gelu_tanh":
         finite = np.abs(x[np.isfinite(x)], dtype=np.float64).clip(max=20)
         u = np.sqrt(2 / np.pi) * (finite + 0.044715 * finite**3)

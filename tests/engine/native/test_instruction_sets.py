@@ -68,6 +68,5 @@ def test_the_library_exports_three_functions() -> None:
     listing = subprocess.run(
         ["nm", "-D", "--defined-only", str(lazyneuron.operator_library())], capture_output=True, text=True, check=True
     )
-    names = {line.split()[-1].split("@")[0] for line in listing.stdout.splitlines()}
-    ours = {name for name in names if "lazyneuron" in name.lower() or name == "RegisterCustomOps"}
-    assert ours == {"RegisterCustomOps", "lazyneuron_instruction_sets", "lazyneuron_kernel_calls"}
+    names = {line.split()[-1] for line in listing.stdout.splitlines()}
+    assert names == {"RegisterCustomOps", "lazyneuron_instruction_sets", "lazyneuron_kernel_calls"}
