@@ -1,9 +1,9 @@
 // The activations, vectorised. Every lane is computed alike, so a value depends neither on its position nor
 // on its neighbours. The coefficients come from fit_activations.py, which prints these lines.
 //
-// Measured against float64 where the result is a normal float: silu 3 ulp, gelu 5 (9 where it is below 1e-36).
-// gelu_tanh keeps 20 for |x| < 4; further down, where the value is below 1e-4, the rounding of its exponent 2u
-// costs up to 2|u| ulp: 200 at the very end, where it is below 1e-35.
+// Measured against float64 where the result is a normal float: silu 3 ulp, gelu 5 (9 where it is below
+// 1e-36). gelu_tanh keeps 20 for |x| < 4; further down, where the value is below 1e-4, the rounding of its
+// exponent 2u costs up to 2|u| ulp: 200 at the very end, where it is below 1e-35.
 #pragma once
 
 #include "kernels/kernels.h"
