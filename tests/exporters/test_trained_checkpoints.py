@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import transformers
 import lazyneuron
 from lazyneuron.exporters.reports import SparsityReport
 from tests.exporters.graphs import assert_close
+from tests.support.server import serving
 
 REPOSITORY = Path(__file__).parents[2]
 ANNALOG = REPOSITORY / "examples" / "annalog"
@@ -89,6 +91,22 @@ class TestAnnalog:
             with torch.no_grad():
                 ((name, expected),) = module(**tensors).items()
             assert_close(prediction.outputs[name], expected.numpy(), tolerance=TOLERANCE)
+
+    def test_served_metrics_report_that_density(self, annalog, tmp_path):
+        part, data, report = annalog
+        types = {spec.name: spec.dtype for spec in report.manifest.inputs}
+        molecules = [
+            {k: np.array([v], types[k]) for k, v in json.loads(line)["inputs"].items()}
+            for line in data.read_text().splitlines()
+        ]
+        with serving(report.path, tmp_path / "log") as server:
+            with lazyneuron.Client(server.grpc) as client, ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda inputs: client.predict(part, inputs), molecules))
+            for block, exported in zip(report.manifest.blocks, report.sparsity.blocks, strict=True):
+                active = server.total("lazyneuron_mlp_neurons_active_total", block=block.name)
+                neurons = server.total("lazyneuron_mlp_neurons_total", block=block.name)
+                # The export holds some of the molecules out of what it calibrates on.
+                assert active / neurons == pytest.approx(exported.density.mean, rel=0.15)
 
     def test_padding_is_skipped(self, annalog):
         _, _, report = annalog
