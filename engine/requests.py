@@ -56,8 +56,7 @@ def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: fl
     InputError
         Naming the input, what was got and what was expected.
     """
-    if not (isinstance(budget, int | float) and 0.0 < budget <= 1.0):
-        raise InputError("budget", got=f"{budget!r}", expected="a number greater than 0 and at most 1")
+    share = _share(budget)
     _check_names(manifest, inputs)
     axes: dict[str, int] = {}
     arrays = {
@@ -71,7 +70,7 @@ def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: fl
     ragged = {axis: size for axis, size in axes.items() if axis != BATCH_AXIS}
     key = () if manifest.paddable else tuple(sorted(ragged.items()))
     length = math.prod(ragged.values())
-    return Request(arrays, float(budget), axes, axes.get(BATCH_AXIS, 1), length, key)
+    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key)
 
 
 def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:
@@ -82,8 +81,18 @@ def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:
     return np.full(shape, 1 if spec.role == "mask" else 0, spec.dtype)
 
 
-def _check_names(manifest: Manifest, inputs: Mapping[str, ArrayLike]) -> None:
+def _share(budget: object) -> float:
+    if not isinstance(budget, bool) and isinstance(budget, int | float | np.integer | np.floating):
+        share = float(budget)
+        if 0.0 < share <= 1.0:
+            return share
+    raise InputError("budget", got=f"{budget!r}", expected="a number greater than 0 and at most 1")
+
+
+def _check_names(manifest: Manifest, inputs: object) -> None:
     known = [spec.name for spec in manifest.inputs]
+    if not isinstance(inputs, Mapping):
+        raise InputError("inputs", got=type(inputs).__name__, expected=f"a mapping of arrays named {known}")
     if unknown := [name for name in inputs if name not in known]:
         raise InputError(repr(unknown[0]), got="an input of that name", expected=f"inputs named {known}")
     optional = {"mask", "token_types"}
@@ -106,13 +115,23 @@ def _checked(spec: InputSpec, value: ArrayLike, axes: dict[str, int], limits: Ma
 
 def _as_array(spec: InputSpec, value: ArrayLike) -> Array:
     if not isinstance(value, np.ndarray):
-        try:
-            return np.asarray(value, dtype=spec.dtype)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(spec.name, got=f"{type(value).__name__} ({error})", expected=spec.dtype) from None
+        return _from_list(spec, value)
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputError(spec.name, got="a masked array", expected="a plain one; fill it first")
     if value.dtype != np.dtype(spec.dtype):
         raise InputError(spec.name, got=f"dtype {value.dtype}", expected=spec.dtype)
     return value
+
+
+def _from_list(spec: InputSpec, value: ArrayLike) -> Array:
+    """Return nested lists or numbers as an array; they have no dtype of their own, so only the kind has to fit."""
+    try:
+        array = np.asarray(value)
+        if not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+            raise InputError(spec.name, got=f"values of dtype {array.dtype}", expected=spec.dtype)
+        return np.asarray(value, dtype=spec.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(spec.name, got=f"{type(value).__name__} ({error})", expected=spec.dtype) from None
 
 
 def _check_axis(

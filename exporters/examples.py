@@ -21,6 +21,7 @@ Example = dict[str, Array]
 
 _OPTIONAL = {"mask", "token_types"}
 _RANDOM_EXAMPLES = 64
+_ENCODING = "utf-8-sig"  # with or without a byte order mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +87,15 @@ def _draw(spec: InputSpec, dense: DenseModel, lengths: dict[str, int], rng: np.r
 def _read_npz(path: Path, dense: DenseModel) -> ExampleSet:
     try:
         with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise CalibrationError(f"{path}: a single array; expected an .npz file of arrays by input name")
             arrays: Example = {name: file[name] for name in file.files if name not in {"label", "labels"}}
-    except (OSError, ValueError) as error:
-        raise CalibrationError(f"{path}: not a readable .npz file ({error})") from error
+    except CalibrationError:
+        raise
+    except Exception as error:  # zipfile's and zlib's own among them
+        raise CalibrationError(f"{path}: not a readable .npz file ({error or type(error).__name__})") from error
+    if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+        raise CalibrationError(f"{path}: {strange[0]} in it is no array; expected .npy members")
     sizes = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if not sizes or min(sizes.values()) == 0:
         raise CalibrationError(f"{path}: it holds no examples")
@@ -106,7 +113,7 @@ def _read_npz(path: Path, dense: DenseModel) -> ExampleSet:
 
 def _read_lines(path: Path, dense: DenseModel) -> ExampleSet:
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding=_ENCODING) as file:
             count = sum(1 for line in file if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path}: not readable as text ({error}); expected JSON Lines or .npz") from error
@@ -115,7 +122,7 @@ def _read_lines(path: Path, dense: DenseModel) -> ExampleSet:
     encode = _text_encoder(dense)
 
     def read() -> Iterator[Example]:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding=_ENCODING) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield _example(line, dense, encode, f"{path}: line {number}")
@@ -126,7 +133,7 @@ def _read_lines(path: Path, dense: DenseModel) -> ExampleSet:
 def _example(line: str, dense: DenseModel, encode: Callable[[str, str], Example], where: str) -> Example:
     try:
         document = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{where}: not JSON ({error})") from error
     if isinstance(document, dict) and isinstance(document.get("text"), str):
         return _checked(encode(document["text"], where), dense, where)
@@ -198,7 +205,11 @@ def _fit(spec: InputSpec, value: Any, lengths: dict[str, int], where: str) -> Ar
     low, high = (array.min(), array.max()) if array.size else (0, 0)
     if (spec.minimum is not None and low < spec.minimum) or (spec.maximum is not None and high > spec.maximum):
         raise CalibrationError(f"{what}: got {low} to {high}; expected {spec.minimum:g} to {spec.maximum:g}")
-    return array.astype(spec.dtype)
+    with np.errstate(over="ignore"):
+        cast = array.astype(spec.dtype)
+    if cast.dtype.kind == "f" and not np.isfinite(cast).all():
+        raise CalibrationError(f"{what}: got {cast[~np.isfinite(cast)][0]}; expected finite numbers")
+    return cast
 
 
 def _left_out(spec: InputSpec, lengths: dict[str, int], where: str) -> Array:

@@ -7,6 +7,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec, Quality
+from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.masks import real_rows
 
@@ -66,6 +67,11 @@ class _Tally:
     def add(self, dense: NDArray[np.generic], sparse: NDArray[np.generic]) -> None:
         if dense.size == 0:
             return
+        if dense.shape != sparse.shape:
+            raise CheckpointError(
+                f"output {self.spec.name}: the sparse graph gives shape {list(sparse.shape)}, the dense one "
+                f"{list(dense.shape)}; please report this"
+            )
         a, b = dense.astype(np.float64), sparse.astype(np.float64)
         with np.errstate(invalid="ignore"):
             difference = np.abs(a - b)

@@ -69,8 +69,8 @@ class ExportSettings:
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)
-        if not 0.0 <= self.max_quality_drop <= 1.0:
-            raise ConfigurationError(f"max_quality_drop is {self.max_quality_drop}; expected a share from 0 to 1")
+        if not (isinstance(self.max_quality_drop, int | float) and 0.0 <= self.max_quality_drop <= 1.0):
+            raise ConfigurationError(f"max_quality_drop is {self.max_quality_drop!r}; expected a share from 0 to 1")
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "ExportSettings":

@@ -61,6 +61,8 @@ class Client:
     """
 
     def __init__(self, address: str) -> None:
+        if not isinstance(address, str) or not address:
+            raise errors.ConfigurationError(f"address is {address!r}; expected HOST:PORT")
         self._address = address
         unlimited = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
         self._channel = grpc.insecure_channel(address, options=unlimited)  # the server's own limits hold
@@ -158,6 +160,8 @@ def _raised(error: Any, address: str) -> errors.LazyneuronError:  # noqa: ANN401
             return plain(details)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.DeadlineExceededError(f"{address}: no answer before the timeout")
+    if code is grpc.StatusCode.CANCELLED:  # not by us: the server went away with the call unread
+        return errors.ShuttingDownError(f"{address}: the server ended the call; send it to another")
     if code is grpc.StatusCode.UNAVAILABLE:
         return errors.ServingError(f"{address}: no server answers ({details}); start one with `lazyneuron serve`")
     return errors.ServingError(f"{address}: {code.name}: {details}")

@@ -34,6 +34,7 @@ _SERVICES = (
     prediction_pb2.DESCRIPTOR.services_by_name["PredictionService"].full_name,
     open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
+_LINGER_SECONDS = 0.2
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -112,6 +113,8 @@ class App:
             await asyncio.wait_for(self._serving.stop(), grace)
         except TimeoutError:
             finished = False
+        # Calls that reach us before clients know are told so; gRPC itself would only cut them off.
+        await asyncio.sleep(min(_LINGER_SECONDS, max(0.0, ends - time.monotonic())))
         await self._grpc.stop(max(0.0, ends - time.monotonic()))  # what was computed is still being sent
         await self._stop_http()
         self._serving.close()

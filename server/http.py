@@ -34,7 +34,10 @@ def http_app(metrics: Metrics, serving: Callable[[], Serving | None]) -> Starlet
     """
 
     async def show_metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # an Accept header that is none
+            encode, content_type = choose_encoder("")
         return Response(encode(metrics.registry), headers={"content-type": content_type})
 
     async def live(request: Request) -> Response:  # noqa: ARG001  Starlette's signature

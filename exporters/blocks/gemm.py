@@ -37,7 +37,7 @@ class GemmToMatMul(RewriteRuleClassBase):
             return result.fail("the matrix is not constant", node)
         if node.attributes.get_int("transA", 0):
             return result.fail("x is transposed", node)
-        if len(node.inputs) > 2 and node.inputs[2] is not None and row_bias(node.inputs[2], _width(node)) is None:
+        if len(node.inputs) > 2 and node.inputs[2] is not None and row_bias(node.inputs[2], _width(node), 2) is None:
             return result.fail("C is not a constant row", node)
         return result
 
@@ -52,7 +52,7 @@ class GemmToMatMul(RewriteRuleClassBase):
         beta = node.attributes.get_float("beta", 1.0)
         if beta == 1.0:
             return op.Add(multiplied, node.inputs[2])
-        values = row_bias(node.inputs[2], _width(node))
+        values = row_bias(node.inputs[2], _width(node), 2)
         assert values is not None
         bias = ir.tensor((values * beta).astype(product.dtype.numpy()))
         return op.Add(multiplied, op.initializer(bias, name=f"lazyneuron.{product.name}.bias"))
@@ -61,7 +61,7 @@ class GemmToMatMul(RewriteRuleClassBase):
         transposed, alpha = node.attributes.get_int("transB", 0), node.attributes.get_float("alpha", 1.0)
         if not transposed and alpha == 1.0:
             return matrix
-        key = f"lazyneuron.{matrix.name}{'.T' if transposed else ''}{f'.x{alpha:g}' if alpha != 1.0 else ''}"
+        key = f"lazyneuron.{matrix.name}{'.T' if transposed else ''}{f'.x{alpha!r}' if alpha != 1.0 else ''}"
         if key not in self._stored:
             found = weight(matrix)
             assert found is not None

@@ -53,6 +53,10 @@ class NotTaken(BlockRule):
         activation = _activation(nodes)
         if activation is None or not ups:
             return None
+        if activation == "relu" and len(ups) == 1:
+            raise Refusal(
+                "what stands between its projections beside the relu is not taken: a bias that is no row, say"
+            )
         gated = "gated " if len(ups) > 1 else ""
         raise Refusal(f"activation {gated}{activation} is not taken in this version; relu is")
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from lazyneuron.exporters.blocks.assemble import assemble
 from lazyneuron.exporters.blocks.block import Block
 from lazyneuron.exporters.blocks.rule import BlockRule, down_product
-from lazyneuron.exporters.blocks.walk import constant, through_layout
+from lazyneuron.exporters.blocks.walk import constant, rank_of, through_layout
 
 __all__ = ["ReluBlock", "is_relu"]
 
@@ -36,6 +36,7 @@ def is_relu(value: ir.Value) -> bool:
         unbounded = len(node.inputs) < 3 or node.inputs[2] is None
         return low is not None and low.size == 1 and low.item() == 0 and unbounded
     if node.op_type == "Max" and len(node.inputs) == 2:
-        zero = constant(node.inputs[1])
-        return zero is not None and zero.size == 1 and zero.item() == 0
+        source, zero = node.inputs[0], constant(node.inputs[1])
+        no_more_axes = source is not None and zero is not None and zero.ndim <= rank_of(source, 0)
+        return no_more_axes and zero is not None and zero.size == 1 and zero.item() == 0
     return node.op_type == "Relu"

@@ -34,6 +34,10 @@ class Ledger:
         """Note a block under a name of its own."""
         self.blocks[key] = replace(block, name=unique(block.name, self._names))
 
+    def ends_in(self, product: ir.Value) -> Block | None:
+        """Return the block whose down projection gives a product, before any bias."""
+        return next((block for block in self.blocks.values() if block.down.product is product), None)
+
     def skip(self, key: str, skipped: Skipped) -> None:
         """Note what was not taken; the first reason stands."""
         if key not in self.skipped:
@@ -98,6 +102,10 @@ class BlockRule(RewriteRuleClassBase, ABC):
             return result.fail(refusal.reason, y)
         if block is None:
             return result.fail("it has another shape", y)
+        if (other := self._ledger.ends_in(block.up.product)) is not None:
+            reason = f"its up projection is the down projection of {other.name}, which is taken"
+            self._ledger.skip(key, Skipped(block.name, reason))
+            return result.fail(reason, y)
         self._ledger.take(key, block)
         return result
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.exporters.blocks.block import Projection, Refusal, Weight
 
-__all__ = ["FLOATS", "constant", "leak", "of_layout", "projection", "row_bias", "through_layout", "weight"]
+__all__ = ["FLOATS", "constant", "leak", "of_layout", "projection", "rank_of", "row_bias", "through_layout", "weight"]
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 _LAYOUT = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
@@ -78,11 +78,24 @@ def _transposed(inner: Weight) -> Weight:
     return Weight(f"{inner.key}.T", inner.shape[::-1], lambda: inner.read().T)
 
 
-def row_bias(value: ir.Value | None, width: int) -> NDArray[np.float32] | None:
-    """Read a constant that is added to every row alike: one number, or `width` numbers on the last axis."""
+def rank_of(value: ir.Value, unknown: int) -> int:
+    """Return how many axes a value has; `unknown` where the graph does not tell."""
+    return unknown if value.shape is None else len(value.shape)
+
+
+def row_bias(value: ir.Value | None, width: int, rank: int) -> NDArray[np.float32] | None:
+    """Read a constant that is added to every row alike: one number, or `width` numbers on the last axis.
+
+    Parameters
+    ----------
+    rank
+        Of what it is added to; a constant of a higher one would give the sum more axes.
+    """
     source, _ = through_layout(value) if value is not None else (None, ())
     array = constant(source)
     if array is None or array.dtype not in (np.float16, np.float32) or array.size not in (1, width):
+        return None
+    if value is None or rank_of(value, array.ndim) > rank:
         return None
     if array.size == width and array.ndim and array.shape[-1] != width:
         return None
@@ -104,7 +117,10 @@ def projection(value: ir.Value) -> Projection | None:
         for i, j in ((0, 1), (1, 0)):
             product = node.inputs[i]
             inner = None if product is None else _product(product)
-            if inner is not None and (bias := row_bias(node.inputs[j], inner.weight.shape[1])) is not None:
+            if inner is None:
+                continue
+            bias = row_bias(node.inputs[j], inner.weight.shape[1], rank_of(inner.product, 1))
+            if bias is not None:
                 return Projection(inner.x, inner.product, value, inner.weight, bias, (*inner.nodes, node))
         return None
     return _product(value)

@@ -18,6 +18,8 @@ _SUMMARIES = {
     "predict": "Send one request to a running server.",
 }
 
+_DEBUG_HELP = "Show a traceback when something fails."
+
 
 class _LazyGroup(click.Group):
     """Imports a subcommand when it is run, so that `--help` answers at once."""
@@ -30,6 +32,8 @@ class _LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"lazyneuron.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
+        if not any(param.name == "debug" for param in command.params):
+            command.params.append(click.Option(["--debug"], is_flag=True, expose_value=False, help=_DEBUG_HELP))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -39,7 +43,7 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lazyneuron")
-@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+@click.option("--debug", is_flag=True, help=_DEBUG_HELP)
 @click.pass_context
 def cli(ctx: click.Context, *, debug: bool) -> None:
     """Serve trained Transformers for less compute, by skipping the neurons that do not fire."""

@@ -61,14 +61,20 @@ def test_unlike_lengths_share_a_batch_only_where_padding_can_be_told(text, vecto
         ({"input_ids": ids(1, 17)}, 1.0, "input_ids: got sequence 17; expected at most 16"),
         ({"input_ids": ids(1, 3) * 12}, 1.0, "input_ids: got the value 12; expected at most 11"),
         ({"input_ids": -ids(1, 3)}, 1.0, "input_ids: got the value -1; expected at least 0"),
-        ({"input_ids": "words"}, 1.0, "input_ids: got str"),
+        ({"input_ids": "words"}, 1.0, "input_ids: got values of dtype <U5"),
         ({"input_ids": [[1, 2], [3]]}, 1.0, "input_ids: got list"),
-        ({"input_ids": [[2**70]]}, 1.0, "input_ids: got list"),
+        ({"input_ids": [[2**70]]}, 1.0, "input_ids: got values of dtype object"),
         (
             {"input_ids": ids(1, 3), "attention_mask": ids(1, 4)},
             1.0,
             "attention_mask: got shape [1, 4], so sequence 4; expected sequence 3 as in the other inputs",
         ),
+        ({"input_ids": [[1.7, 2.9]]}, 1.0, "input_ids: got values of dtype float64; expected int64"),
+        ({"input_ids": [["3", "4"]]}, 1.0, "input_ids: got values of dtype <U1; expected int64"),
+        ({"input_ids": np.ma.masked_array(ids(1, 3))}, 1.0, "input_ids: got a masked array"),
+        (None, 1.0, "inputs: got NoneType; expected a mapping of arrays named ['input_ids', 'attention_mask']"),
+        ([[1, 2]], 1.0, "inputs: got list; expected a mapping"),
+        ({"input_ids": ids(1, 3)}, True, "budget: got True"),
         ({"input_ids": ids(1, 3)}, 0.0, "budget: got 0.0; expected a number greater than 0 and at most 1"),
         ({"input_ids": ids(1, 3)}, float("nan"), "budget: got nan"),
         ({"input_ids": ids(1, 3)}, 1.5, "budget: got 1.5"),
@@ -92,3 +98,8 @@ def test_a_number_that_is_not_finite_is_found(sequence, value):
 def test_a_fixed_axis_is_checked(sequence):
     with pytest.raises(InputError, match=r"x: got shape \[1, 2, 15\]; expected shape \[batch, sequence, 16\]"):
         make_request(sequence, {"x": np.zeros((1, 2, 15), np.float32)}, 1.0)
+
+
+@pytest.mark.parametrize("budget", [1, 0.5, np.float32(0.5), np.int64(1)])
+def test_a_budget_may_be_any_kind_of_number(text, budget):
+    assert make_request(text, {"input_ids": ids(1, 3)}, budget).budget == float(budget)

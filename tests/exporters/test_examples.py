@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -140,3 +141,50 @@ class TestBatches:
         assert batch_size((fixed,), 8) == 2
         assert [f["x"][:, 0].tolist() for f in batches(examples, (fixed,), 2)] == [[0, 1], [2, 3]]
         assert [f["x"][:, 0].tolist() for f in batches(examples[:1], (fixed,), 2)] == [[0, 0]]
+
+
+def damaged_npz(folder: Path) -> dict[str, Path]:
+    """Files that are called `.npz` and are none, by what is wrong with them."""
+    np.savez(folder / "good.npz", image=np.ones((4, 2, 3)))
+    good = (folder / "good.npz").read_bytes()
+    np.save(folder / "array.npy", np.ones(3))
+    with zipfile.ZipFile(folder / "text.npz", "w") as archive:
+        archive.writestr("image", "no array")
+    contents = {
+        "cut": good[: len(good) // 2],
+        "changed": good[:150] + bytes([good[150] ^ 1]) + good[151:],
+        "junk": b"PK\x03\x04" + b"junk" * 20,
+        "empty": b"",
+        "array": (folder / "array.npy").read_bytes(),
+        "text": (folder / "text.npz").read_bytes(),
+    }
+    for name, content in contents.items():
+        (folder / f"{name}.npz").write_bytes(content)
+    return {name: folder / f"{name}.npz" for name in contents}
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "junk", "empty", "array", "text"])
+def test_npz_files_that_are_none(tmp_path, damage):
+    path = damaged_npz(tmp_path)[damage]
+    with pytest.raises(CalibrationError, match=rf"{damage}\.npz: ") as caught:
+        read_examples(path, dense(IMAGE))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["NaN", "1e999", "-Infinity", "1e300"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+    path = lines(tmp_path, f'{{"inputs": {{"image": [[0, 0, 0], [0, {value}, 0]]}}}}')
+    with pytest.raises(CalibrationError, match=r"line 1: input image: got -?(nan|inf); expected finite numbers"):
+        list(read_examples(path, dense(IMAGE)).read())
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path):
+    path = lines(tmp_path, {"inputs": {"ids": [1, 2, 3]}})
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(list(read_examples(path, dense(IDS, MASK)).read())) == 1
+
+
+def test_a_line_that_is_nested_too_deep_is_named(tmp_path):
+    path = lines(tmp_path, "[" * 200_000)
+    with pytest.raises(CalibrationError, match="line 1: not JSON"):
+        list(read_examples(path, dense(IDS, MASK)).read())

@@ -78,3 +78,38 @@ def test_no_stack_traces_are_left(tmp_path):
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
     sparse, *_ = rewrite_file(path)
     assert not any(n.metadata_props or n.doc_string for n in onnx.load(sparse).graph.node)
+
+
+def test_blocks_in_a_row_that_share_a_projection_are_taken_alternately(tmp_path):
+    rng = np.random.default_rng(1)
+    nodes, constants = [], {}
+    for i in range(4):
+        nodes += [graphs.node("Gemm", f"x{i} w{i} b{i}", f"z{i}"), graphs.node("Relu", f"z{i}", f"x{i + 1}")]
+        constants |= {f"w{i}": rng.standard_normal((D, D), np.float32), f"b{i}": rng.standard_normal(D, np.float32)}
+    nodes[-1] = graphs.node("Identity", "z3", "x4")
+    shape = (TensorProto.FLOAT, ["batch", D])
+    path = graphs.save(tmp_path / "m.onnx", nodes, constants, inputs={"x0": shape}, outputs={"x4": shape})
+    sparse, ledger, _ = rewrite_file(path)
+    assert len(ledger.blocks) == 2
+    (skipped,) = ledger.skipped.values()
+    assert skipped.reason.endswith("which is taken")
+    feed = {"x0": RNG.standard_normal((5, D)).astype(np.float32)}
+    graphs.assert_close(graphs.run(sparse, feed)["x4"], graphs.run(path, feed)["x4"], tolerance=TOLERANCE[np.float32])
+
+
+@pytest.mark.parametrize("raised", ["up_bias", "down_bias"])
+def test_a_bias_with_more_axes_than_the_rows_is_no_part_of_a_block(tmp_path, raised):
+    constants = graphs.weights()
+    constants[raised] = constants[raised][None, None]
+    rows, deep = (TensorProto.FLOAT, ["batch", D]), (TensorProto.FLOAT, [1, "batch", OUT])
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), constants, inputs={"x": rows}, outputs={"y": deep})
+    if raised == "up_bias":
+        assert graphs.reasons(path) == [
+            "what stands between its projections beside the relu is not taken: a bias that is no row, say"
+        ]
+        return
+    sparse, *_ = rewrite_file(path)
+    feed = {"x": RNG.standard_normal((5, D)).astype(np.float32)}
+    expected, actual = graphs.run(path, feed)["y"], graphs.run(sparse, feed)["y"]
+    assert actual.shape == expected.shape == (1, 5, OUT)
+    graphs.assert_close(actual, expected, tolerance=TOLERANCE[np.float32])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,3 +159,9 @@ def test_predict_errors_are_one_line(server: ServerProcess, tmp_path: Path) -> N
         if status == 1:
             assert len(done.stderr.splitlines()) == 1
             assert done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize("address", [None, 5, ""])
+def test_an_address_that_is_none(address: Any) -> None:
+    with pytest.raises(errors.ConfigurationError, match="expected HOST:PORT"):
+        Client(address)

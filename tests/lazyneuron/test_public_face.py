@@ -69,6 +69,7 @@ def test_the_server_never_imports_the_exporters_nor_the_engine_grpc(request):
         (["serve"], 2, "Missing argument"),
         (["export", "x", "--output", "y", "--mode", "magic"], 2, "magic"),
         (["serve", "nowhere"], 1, "error: nowhere"),
+        (["serve", "--help"], 0, "--debug"),
         (["inspect", "nowhere"], 1, "error: nowhere"),
         (["export", "nowhere", "--output", "out"], 1, "error: nowhere"),
     ],
@@ -83,3 +84,10 @@ def test_exit_status_and_words(tmp_path, args, code, says):
             "\n"
         ) - 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("args", [["--debug", "serve", "nowhere"], ["serve", "nowhere", "--debug"]])
+def test_a_traceback_is_shown_when_it_is_asked_for(tmp_path, args):
+    done = run("-m", "lazyneuron", *args, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

@@ -1,5 +1,6 @@
 """The metrics are the design's: names, types, labels, units."""
 
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 
 from lazyneuron.engine.model import Model
 from lazyneuron.server.metrics import Metrics
+from tests.support.server import ServerProcess
 
 MODEL = {"model", "version"}
 DESIGN = {
@@ -70,3 +72,10 @@ def test_a_batch_is_recorded(metrics: Metrics) -> None:
 def test_no_created_series_and_valid_openmetrics(metrics: Metrics) -> None:
     assert b"_created" not in generate_latest(metrics.registry)
     list(parse_openmetrics(generate_openmetrics(metrics.registry).decode()))
+
+
+@pytest.mark.parametrize("accept", ["application/openmetrics-text; version=abc", "text/plain;q=x", ";;;", "*/*"])
+def test_any_accept_header_gets_metrics(server: ServerProcess, accept: str) -> None:
+    request = urllib.request.Request(f"http://{server.http}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert b"lazyneuron_model_info" in answer.read()

@@ -190,3 +190,28 @@ def test_half_a_message_does_not_hold_the_server_up(server: ServerProcess) -> No
 
 def channel_ok(channel: grpc.Channel) -> None:
     PredictionServiceStub(channel).Predict(request_for("text", "lazy"), timeout=10)
+
+
+def test_sigterm_under_load_tells_every_call_what_happened(repository: Path, tmp_path: Path) -> None:
+    """Calls are answered or refused as UNAVAILABLE; none is cut off."""
+    codes: list[str] = []
+    with serving(repository, tmp_path / "log") as server, grpc.insecure_channel(server.grpc) as channel:
+        predict = PredictionServiceStub(channel).Predict
+        request = request_for("vector", {"x": np.ones((1, 16), np.float32)})
+
+        def ask() -> None:
+            while True:
+                code = code_of(predict.future(request, timeout=10))
+                codes.append(code)
+                if code != "OK":
+                    return
+
+        threads = [threading.Thread(target=ask) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(codes) > 200, "two hundred answers")
+        assert server.terminate() == 0
+        for thread in threads:
+            thread.join(20)
+    assert set(codes) <= {"OK", "UNAVAILABLE"}, {code: codes.count(code) for code in set(codes)}
+    assert codes.count("UNAVAILABLE") == 16
