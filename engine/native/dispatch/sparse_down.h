@@ -6,19 +6,10 @@
 
 #include "dispatch/instruction_sets.h"
 #include "dispatch/packed_weights.h"
+#include "dispatch/parallel.h"
 #include "dispatch/scratch_pool.h"
 
 namespace lazyneuron {
-
-// Runs work(0) ... work(total - 1) in any order, perhaps at the same time.
-class ParallelFor {
- public:
-    using Work = void (*)(void* context, std::size_t index);
-    virtual void run(std::size_t total, Work work, void* context) const = 0;
-
- protected:
-    ~ParallelFor() = default;
-};
 
 struct SparseDownOptions {
     Activation activation = Activation::kRelu;

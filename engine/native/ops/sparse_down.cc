@@ -8,6 +8,7 @@
 #include "dispatch/sparse_down.h"
 #include "ops/gating.h"
 #include "ops/node.h"
+#include "ops/runtime_threads.h"
 #include "ops/shape_inference.h"
 #include "ops/sparse_down_inputs.h"
 #include "ops/weights.h"
@@ -17,21 +18,6 @@ namespace {
 
 constexpr const char* kName = "SparseDown";
 enum Output : std::size_t { kY, kActive, kOutputs };
-
-// The runtime's own threads.
-class RuntimeThreads final : public ParallelFor {
- public:
-    RuntimeThreads(const Ort& ort, const OrtKernelContext* context) : ort_(ort), context_(context) {}
-    void run(std::size_t total, Work work, void* context) const override {
-        // As many batches as pieces of work: threads then take them as they come, so that rows of very
-        // different density do not leave a thread idle.
-        ort_.check(ort_.KernelContext_ParallelFor(context_, work, total, total, context));
-    }
-
- private:
-    const Ort& ort_;
-    const OrtKernelContext* context_;
-};
 
 class SparseDownKernel {
  public:
@@ -97,8 +83,8 @@ class SparseDownKernel {
         t.scale = tensor_data<float>(ort_, values[kDownScale]);
         Shape y = rows;
         y.append(static_cast<std::int64_t>(t.layout.columns()));
-        t.y = output<float>(context, kY, y);
-        t.active = output<std::int32_t>(context, kActive, rows);
+        t.y = output<float>(ort_, context, kY, y);
+        t.active = output<std::int32_t>(ort_, context, kActive, rows);
         if (t.rows != 0) run(t, values[kDown], RuntimeThreads(ort_, context));
     }
 
@@ -111,15 +97,6 @@ class SparseDownKernel {
         if (!packed) pack_to(scratch.data() + offset, t.layout, tensor_data<char>(ort_, down), parallel);
         t.packed = packed ? packed_.data() : scratch.data() + offset;
         sparse_down(set_.kernels, options_, t, scratch.data(), parallel);
-    }
-
-    template <class T>
-    T* output(OrtKernelContext* context, std::size_t index, const Shape& shape) const {
-        OrtValue* value = nullptr;
-        ort_.check(ort_.KernelContext_GetOutput(context, index, shape.dims.data(), shape.rank, &value));
-        void* data = nullptr;
-        if (value != nullptr) ort_.check(ort_.GetTensorMutableData(value, &data));
-        return static_cast<T*>(data);
     }
 
     const Ort ort_;
