@@ -1,7 +1,8 @@
 # Each algorithm of kernels/ is compiled once for every instruction set of the target's architecture. A new
 # algorithm is a line in LAZYNEURON_ALGORITHMS; a new instruction set is a header in kernels/simd, a line here,
 # a namespace in kernels/targets.h and an entry in dispatch/instruction_sets.cc.
-set(LAZYNEURON_ALGORITHMS kernels/accumulate.cc kernels/select.cc)
+set(LAZYNEURON_ALGORITHMS kernels/accumulate.cc kernels/project.cc kernels/screen.cc
+    kernels/select.cc)
 set(LAZYNEURON_KERNEL_OBJECTS "")
 
 function(lazyneuron_add_target name)
@@ -26,7 +27,9 @@ endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
     lazyneuron_add_target(sse2)
     lazyneuron_add_target(avx2 -mavx2 -mfma -mf16c -mpopcnt)
-    lazyneuron_add_target(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mpopcnt)
+    set(_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c -mpopcnt)
+    lazyneuron_add_target(avx512 ${_avx512})
+    lazyneuron_add_target(avx512vnni ${_avx512} -mavx512vnni)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$")
     lazyneuron_add_target(neon)
 endif()

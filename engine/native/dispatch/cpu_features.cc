@@ -29,6 +29,7 @@ CpuFeatures detect() {
     features.avx2 = (saved & 0x06u) == 0x06u && fma && popcnt && f16c && has(b, 5);
     features.avx512 =
         features.avx2 && (saved & 0xE6u) == 0xE6u && has(b, 16) && has(b, 17) && has(b, 30) && has(b, 31);
+    features.avx512vnni = features.avx512 && has(c, 11);
     return features;
 }
 #else

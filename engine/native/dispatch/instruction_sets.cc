@@ -1,15 +1,19 @@
 #include "dispatch/instruction_sets.h"
 
 #include "dispatch/cpu_features.h"
+#include "kernels/project.h"
+#include "kernels/screen.h"
 #include "kernels/targets.h"
 
 namespace lazyneuron {
 namespace {
 
-#define LAZYNEURON_KERNELS(target)                                                                         \
-    KernelSet {                                                                                            \
-        target::select, {target::accumulate_float32, target::accumulate_float16, target::accumulate_int8}, \
-            target::calls                                                                                  \
+#define LAZYNEURON_KERNELS(target)                                                                           \
+    KernelSet {                                                                                              \
+        target::select, {target::accumulate_float32, target::accumulate_float16, target::accumulate_int8},   \
+            target::row_code_offset, target::quantize, target::screen, target::list_mask,                    \
+            target::compact_above, {target::project_float32, target::project_float16, target::project_int8}, \
+            target::multiply_by_gate, target::calls                                                          \
     }
 
 std::vector<InstructionSet> list() {
@@ -20,6 +24,7 @@ std::vector<InstructionSet> list() {
     sets.push_back({"sse2", "the x86-64 baseline", true, LAZYNEURON_KERNELS(sse2)});
     sets.push_back({"avx2", "AVX2, FMA and F16C", cpu.avx2, LAZYNEURON_KERNELS(avx2)});
     sets.push_back({"avx512", "AVX-512 F, BW, DQ and VL", cpu.avx512, LAZYNEURON_KERNELS(avx512)});
+    sets.push_back({"avx512vnni", "AVX-512 with VNNI", cpu.avx512vnni, LAZYNEURON_KERNELS(avx512vnni)});
 #elif defined(__aarch64__)
     sets.push_back({"neon", "NEON, the aarch64 baseline", true, LAZYNEURON_KERNELS(neon)});
 #endif

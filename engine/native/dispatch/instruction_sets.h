@@ -18,7 +18,7 @@ struct InstructionSet {
 // Everything that was compiled in, the best last.
 const std::vector<InstructionSet>& instruction_sets();
 
-// The names that this machine supports, the best first, as "avx512, avx2, sse2, scalar".
+// The names that this machine supports, the best first, as "avx512vnni, avx512, avx2, sse2, scalar".
 std::string supported_names();
 
 // The named set, or null if the name is unknown or the machine lacks it.

@@ -45,6 +45,12 @@ struct AccumulateArguments {
     std::size_t y_stride;
 };
 
+// See kernels/screen.h and kernels/project.h.
+struct QuantizeArguments;
+struct QuantizedRow;
+struct ScreenArguments;
+struct ProjectArguments;
+
 // An instruction set's kernels.
 struct KernelSet {
     // Bias, activation, threshold, compaction and top-k in one pass. `index` and `coefficient` have room for
@@ -53,6 +59,25 @@ struct KernelSet {
     std::int32_t (*select)(const SelectArguments&, std::int32_t* index, float* coefficient);
     // For each row: y = bias + sum over the kept neurons, in their order, of coefficient * weights.
     void (*accumulate[3])(const AccumulateArguments&);  // by WeightType
+
+    // The certified screen. What is added to a row's codes before they are stored.
+    int (*row_code_offset)();
+    // A row's codes and terms. `codes` has room for the depth rounded up to kColumnGroup.
+    QuantizedRow (*quantize)(const QuantizeArguments&, std::uint8_t* codes);
+    void (*screen)(const ScreenArguments&);
+    // first + n for each set bit n of a mask, ascending; returns how many. `index` has room for kColumnGroup
+    // more.
+    std::int32_t (*list_mask)(const std::uint64_t* mask, std::size_t words, std::int32_t first,
+                              std::int32_t* index);
+    // The neurons whose score is above the threshold; `index` has room for `count` rounded up to
+    // kColumnGroup. Returns how many they are, or kPoisoned.
+    std::int32_t (*compact_above)(const float* scores, std::size_t count, float threshold,
+                                  std::int32_t* index);
+    // Exact values of the listed neurons.
+    void (*project[3])(const ProjectArguments&);  // by WeightType
+    // value = activation(gate) * value.
+    void (*multiply_by_gate)(Activation, const float* gate, float* value, std::size_t count);
+
     // How often `accumulate` of this very set has been entered; tests ask it which set ran.
     std::uint64_t (*calls)();
 };

@@ -5,7 +5,7 @@
 #include "dispatch/instruction_sets.h"
 #include "ops/export.h"
 
-// The instruction sets that this machine supports, the best first: "avx512, avx2, sse2, scalar".
+// The instruction sets that this machine supports, the best first: "avx512vnni, avx512, avx2, sse2, scalar".
 LAZYNEURON_EXPORT const char* lazyneuron_instruction_sets() {
     static const std::string names = lazyneuron::supported_names();
     return names.c_str();

@@ -17,7 +17,7 @@ from lazyneuron.engine import reference
 
 INPUTS = ("pre", "down", "up_bias", "down_bias", "budget", "down_scale")
 # All that exist anywhere; a machine has some of them.
-INSTRUCTION_SETS = ("scalar", "sse2", "avx2", "avx512", "neon")
+INSTRUCTION_SETS = ("scalar", "sse2", "avx2", "avx512", "avx512vnni", "neon")
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/simd/bits.h"
+
 namespace lazyneuron::LAZYNEURON_TARGET {
 namespace {
 
@@ -97,6 +99,42 @@ inline std::size_t compress(Mask m, Float value, Int index, float* values, std::
     _mm256_storeu_ps(values, _mm256_permutevar8x32_ps(value, order));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(indices), _mm256_permutevar8x32_epi32(index, order));
     return static_cast<std::size_t>(__builtin_popcount(mask));
+}
+
+inline std::uint64_t lane_bits(Mask m) { return static_cast<unsigned>(_mm256_movemask_ps(m)); }
+inline void store_int(std::int32_t* p, Int v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+inline void sum_lanes(const Float (&v)[4], float* sums) {
+    const Float ab = add(_mm256_unpacklo_ps(v[0], v[1]), _mm256_unpackhi_ps(v[0], v[1]));
+    const Float cd = add(_mm256_unpacklo_ps(v[2], v[3]), _mm256_unpackhi_ps(v[2], v[3]));
+    const Float abcd = add(_mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)),
+                           _mm256_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(abcd), _mm256_extractf128_ps(abcd, 1)));
+}
+
+// The screen's bytes: four of a row against four of each of eight neurons. See kernels/screen.h.
+//
+// vpmaddubsw adds two products in 16 bits and saturates: a row's codes have 7 bits here, so that
+// 2 * 127 * 127 stays below 2^15. The neurons' keep 8.
+using Codes = __m256i;
+constexpr int kRowCodeLimit = 63, kRowCodeOffset = 64;
+constexpr std::size_t kScreenRows = 4, kScreenVectors = 2;  // 8 of 16 registers
+constexpr std::size_t kDotRows = 2;  // of a block of dot products, by 4 neurons: 8 of 16 registers
+inline Codes load_codes(const std::int8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline Codes broadcast_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    const __m256i pairs = _mm256_maddubs_epi16(row, neuron);
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+// The values are 0 to 127, which both saturating steps leave alone.
+inline void store_codes(std::uint8_t* p, Int v) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(words, words));
 }
 
 }  // namespace

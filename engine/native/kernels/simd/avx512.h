@@ -76,5 +76,57 @@ inline std::size_t compress(Mask m, Float value, Int index, float* values, std::
     return count(m);
 }
 
+inline std::uint64_t lane_bits(Mask m) { return m; }
+inline void store_int(std::int32_t* p, Int v) { _mm512_storeu_si512(p, v); }
+inline void sum_lanes(const Float (&v)[4], float* sums) {
+    const Float ab = add(_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]));
+    const Float cd = add(_mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3]));
+    const Float abcd = add(_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)),
+                           _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+    const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(sums, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+}
+
+// The screen's bytes: four of a row against four of each of sixteen neurons. See kernels/screen.h.
+using Codes = __m512i;
+constexpr std::size_t kScreenRows = 6, kScreenVectors = 4;  // 24 of 32 registers
+constexpr std::size_t kDotRows = 4;  // of a block of dot products, by 4 neurons: 16 of 32 registers
+inline Codes load_codes(const std::int8_t* p) { return _mm512_loadu_si512(p); }
+inline Codes broadcast_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+#ifdef __AVX512VNNI__
+constexpr int kRowCodeLimit = 127, kRowCodeOffset = 128;
+// Not the intrinsic: GCC 12 then keeps the accumulators of a large block in memory as well.
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(row), "v"(neuron));
+    return sum;
+}
+#else
+// vpmaddubsw saturates, see avx2.h: 7 bits in a row's codes.
+constexpr int kRowCodeLimit = 63, kRowCodeOffset = 64;
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    const __m512i pairs = _mm512_maddubs_epi16(row, neuron);
+    return _mm512_add_epi32(sum, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+#endif
+// The set bits of a word as a list: first + n for each set bit n; returns how many. Writes garbage up to a
+// full vector after them.
+inline std::size_t list_bits(std::uint64_t bits, std::int32_t first, std::int32_t* index) {
+    std::size_t written = 0;
+    for (; bits != 0; bits >>= kLanes, first += static_cast<std::int32_t>(kLanes)) {
+        const Mask group = static_cast<Mask>(bits);
+        const Int numbers = add_int(lane_numbers(), broadcast_int(first));
+        _mm512_storeu_si512(index + written, _mm512_maskz_compress_epi32(group, numbers));
+        written += count(group);
+    }
+    return written;
+}
+inline void store_codes(std::uint8_t* p, Int v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(v));
+}
+
 }  // namespace
 }  // namespace lazyneuron::LAZYNEURON_TARGET

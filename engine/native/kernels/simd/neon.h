@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/simd/bits.h"
+
 namespace lazyneuron::LAZYNEURON_TARGET {
 namespace {
 
@@ -89,6 +91,37 @@ inline std::size_t compress(Mask m, Float value, Int index, float* values, std::
         written += chosen[lane] & 1u;
     }
     return written;
+}
+
+inline std::uint64_t lane_bits(Mask m) {
+    const std::uint32_t weights[4] = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(m, vld1q_u32(weights)));
+}
+inline void store_int(std::int32_t* p, Int v) { vst1q_s32(p, v); }
+inline void sum_lanes(const Float (&v)[4], float* sums) {
+    store(sums, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
+}
+
+// The screen's bytes: four of a row against four of each of four neurons, both signed. See kernels/screen.h.
+using Codes = int8x16_t;
+constexpr int kRowCodeLimit = 127, kRowCodeOffset = 0;
+constexpr std::size_t kScreenRows = 4, kScreenVectors = 4;
+constexpr std::size_t kDotRows = 4;  // of a block of dot products, by 4 neurons: 16 of 32 registers
+inline Codes load_codes(const std::int8_t* p) { return vld1q_s8(p); }
+inline Codes broadcast_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return vreinterpretq_s8_s32(vdupq_n_s32(four));
+}
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    const int16x8_t low = vmull_s8(vget_low_s8(row), vget_low_s8(neuron));
+    const int16x8_t high = vmull_s8(vget_high_s8(row), vget_high_s8(neuron));
+    return vaddq_s32(sum, vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
+}
+inline void store_codes(std::uint8_t* p, Int v) {
+    std::int32_t lanes[kLanes];
+    vst1q_s32(lanes, v);
+    for (std::size_t i = 0; i < kLanes; ++i) p[i] = static_cast<std::uint8_t>(lanes[i]);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/simd/bits.h"
 #include "kernels/simd/half.h"
 
 namespace lazyneuron::LAZYNEURON_TARGET {
@@ -76,6 +77,35 @@ inline std::size_t compress(Mask m, Float value, Int index, float* values, std::
     *indices = index;
     return m;
 }
+
+inline std::uint64_t lane_bits(Mask m) { return m; }
+inline void store_int(std::int32_t* p, Int v) { *p = v; }
+inline void sum_lanes(const Float (&v)[4], float* sums) {
+    for (int i = 0; i < 4; ++i) sums[i] = v[i];
+}
+
+// The screen's bytes: four of a row against four of a neuron. See kernels/screen.h.
+using Codes = std::uint32_t;
+constexpr int kRowCodeLimit = 127, kRowCodeOffset = 128;
+constexpr std::size_t kScreenRows = 2, kScreenVectors = 2;
+constexpr std::size_t kDotRows = 2;  // of a block of dot products, by 4 neurons
+inline Codes load_codes(const std::int8_t* p) {
+    Codes codes;
+    std::memcpy(&codes, p, sizeof codes);
+    return codes;
+}
+inline Codes broadcast_codes(const std::uint8_t* p) {
+    Codes codes;
+    std::memcpy(&codes, p, sizeof codes);
+    return codes;
+}
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    for (int shift = 0; shift < 32; shift += 8) {
+        sum += static_cast<Int>((row >> shift) & 0xFFu) * static_cast<std::int8_t>((neuron >> shift) & 0xFFu);
+    }
+    return sum;
+}
+inline void store_codes(std::uint8_t* p, Int v) { *p = static_cast<std::uint8_t>(v); }
 
 }  // namespace
 }  // namespace lazyneuron::LAZYNEURON_TARGET

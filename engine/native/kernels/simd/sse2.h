@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/simd/bits.h"
+
 namespace lazyneuron::LAZYNEURON_TARGET {
 namespace {
 
@@ -105,6 +107,42 @@ inline std::size_t compress(Mask m, Float value, Int index, float* values, std::
         written += (bits >> lane) & 1u;
     }
     return written;
+}
+
+inline std::uint64_t lane_bits(Mask m) { return static_cast<std::uint64_t>(_mm_movemask_ps(m)); }
+inline void store_int(std::int32_t* p, Int v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v); }
+inline void sum_lanes(const Float (&v)[4], float* sums) {
+    Float a = v[0], b = v[1], c = v[2], d = v[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    store(sums, add(add(a, b), add(c, d)));
+}
+
+// The screen's bytes: four of a row against four of each of four neurons. See kernels/screen.h.
+using Codes = __m128i;
+constexpr int kRowCodeLimit = 127, kRowCodeOffset = 128;
+constexpr std::size_t kScreenRows = 2, kScreenVectors = 2;
+constexpr std::size_t kDotRows = 2;  // of a block of dot products, by 4 neurons: 8 of 16 registers
+inline Codes load_codes(const std::int8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
+inline Codes broadcast_codes(const std::uint8_t* p) {
+    std::int32_t four;
+    __builtin_memcpy(&four, p, sizeof four);
+    return _mm_set1_epi32(four);
+}
+// Widened to 16 bits, since the baseline multiplies no bytes; each pair of sums is then one neuron's.
+inline Int dot_codes(Int sum, Codes row, Codes neuron) {
+    const __m128i wide = _mm_unpacklo_epi8(row, _mm_setzero_si128());
+    const __m128i low = _mm_madd_epi16(wide, _mm_srai_epi16(_mm_unpacklo_epi8(neuron, neuron), 8));
+    const __m128i high = _mm_madd_epi16(wide, _mm_srai_epi16(_mm_unpackhi_epi8(neuron, neuron), 8));
+    const __m128 l = _mm_castsi128_ps(low), h = _mm_castsi128_ps(high);
+    const __m128i even = _mm_castps_si128(_mm_shuffle_ps(l, h, _MM_SHUFFLE(2, 0, 2, 0)));
+    const __m128i odd = _mm_castps_si128(_mm_shuffle_ps(l, h, _MM_SHUFFLE(3, 1, 3, 1)));
+    return _mm_add_epi32(sum, _mm_add_epi32(even, odd));
+}
+// The values are 0 to 255, which both saturating steps leave alone.
+inline void store_codes(std::uint8_t* p, Int v) {
+    const __m128i words = _mm_packs_epi32(v, v);
+    const std::int32_t four = _mm_cvtsi128_si32(_mm_packus_epi16(words, words));
+    __builtin_memcpy(p, &four, sizeof four);
 }
 
 }  // namespace
