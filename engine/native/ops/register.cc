@@ -5,6 +5,7 @@
 #include "ops/export.h"
 #include "ops/ort.h"
 #include "ops/sparse_down.h"
+#include "ops/sparse_mlp.h"
 
 namespace lazyneuron {
 namespace {
@@ -15,6 +16,7 @@ OrtCustomOpDomain* domain(const OrtApi* api, const Ort& ort) {
         OrtCustomOpDomain* created = nullptr;
         ort.check(ort.CreateCustomOpDomain("lazyneuron", &created));
         ort.check(ort.CustomOpDomain_Add(created, sparse_down_op(api)));
+        ort.check(ort.CustomOpDomain_Add(created, sparse_mlp_op(api)));
         return created;
     }();
     return made;
