@@ -34,8 +34,9 @@ $(SANITIZED): native-test-%: setup
 	$(BIN)/cmake --build build/$@ -- --quiet
 	$(BIN)/ctest --test-dir build/$@ --output-on-failure
 
-bench: setup ## The operator against ONNX Runtime's dense MatMul, on this machine.
+bench: setup ## The operators against ONNX Runtime's dense MatMul and MLP block, on this machine.
 	$(BIN)/python benchmarks/sparse_down.py
+	$(BIN)/python benchmarks/sparse_mlp.py
 
 setup: .venv/.installed $(LIBRARY)
 
