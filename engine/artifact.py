@@ -145,6 +145,8 @@ class BlockPlan(_Part):
     """0: no cap."""
     threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     density: Density
+    candidates: Share = 1.0
+    """The share of neurons whose up projection was computed on held-out data."""
     flops: BlockFlops
     rows: Axes
     """The axes of the count outputs: one number for each row."""

@@ -175,14 +175,21 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         created_by=f"lazyneuron {__version__}",
         source=dense.source,
         task=dense.task,
-        mode="exact",
+        mode="certified" if any(c.mode == "certified" for c in made.choices.values()) else "exact",
         files={path.name: digest(path) for path in files},
         inputs=dense.inputs,
         outputs=dense.outputs,
         budget_input=graph.budget_input,
         max_lengths=dict(dense.max_lengths),
         blocks=tuple(
-            block_plan(choice, name) for choice, name in zip(made.choices.values(), graph.active_outputs, strict=True)
+            block_plan(choice, active, candidates, share)
+            for choice, active, candidates, share in zip(
+                made.choices.values(),
+                graph.active_outputs,
+                graph.candidates_outputs,
+                made.comparison.candidates,
+                strict=True,
+            )
         ),
         quality=made.comparison.quality,
         calibration=made.measured.calibration,

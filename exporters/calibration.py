@@ -17,6 +17,7 @@ from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.build import Builder, const
 from lazyneuron.exporters.masks import mask_for, real_rows
+from lazyneuron.exporters.screens import ChannelSums
 
 __all__ = ["BlockCounts", "calibrate", "count_outputs", "density"]
 
@@ -31,16 +32,19 @@ class BlockCounts:
         int64 [d_ff + 1]: how many rows had so many neurons active.
     fired
         int64 [d_ff]: for how many rows each neuron was active.
+    channels
+        Sums over the block's input, for the certified screen.
     """
 
     histogram: NDArray[np.int64]
     fired: NDArray[np.int64]
+    channels: ChannelSums
     rows: int = field(init=False, default=0)
 
     @classmethod
-    def empty(cls, d_ff: int) -> "BlockCounts":
+    def empty(cls, d_model: int, d_ff: int) -> "BlockCounts":
         """Return the counts over no rows."""
-        return cls(np.zeros(d_ff + 1, np.int64), np.zeros(d_ff, np.int64))
+        return cls(np.zeros(d_ff + 1, np.int64), np.zeros(d_ff, np.int64), ChannelSums.empty(d_model))
 
     def add(self, rows: NDArray[np.integer], fired: NDArray[np.integer]) -> None:
         """Add a batch: active neurons for each row [n], and active rows for each neuron [d_ff]."""
@@ -82,31 +86,49 @@ def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[Inp
     values = {v.name: v for v in [*graph.inputs, *(o for node in graph for o in node.outputs)]}
     for i, block in enumerate(blocks):
         builder = Builder(graph)
-        hidden = values[block.hidden.name]
+        hidden, x = values[block.hidden.name], values[block.up.x.name]
         mask = mask_for(inputs, block.rows)
-        _add_counts(builder, hidden, None if mask is None else values[mask.name], block.d_ff, _names(i))
+        real = None if mask is None else _real_column(builder, values[mask.name])
+        _add_counts(builder, hidden, real, block.d_ff, _names(i)[:2])
+        _add_sums(builder, x, real, block.d_model, _names(i)[2:])
     for name in (name for i in range(len(blocks)) for name in _names(i)):
         graph.outputs.append(next(o for node in graph for o in node.outputs if o.name == name))
     return counting
 
 
-def _names(block: int) -> tuple[str, str]:
-    """Return the outputs of a block's counts: active neurons a row, and active rows a neuron."""
-    return f"lazyneuron.rows.{block}", f"lazyneuron.fired.{block}"
+def _names(block: int) -> list[str]:
+    """Return a block's outputs: active neurons a row, active rows a neuron, a channel's sum and sum of squares."""
+    return [f"lazyneuron.{what}.{block}" for what in ("rows", "fired", "sum", "squares")]
 
 
-def _add_counts(op: Builder, hidden: ir.Value, mask: ir.Value | None, d_ff: int, names: tuple[str, str]) -> None:
+def _real_column(op: Builder, mask: ir.Value) -> ir.Value:
+    """Return a mask as bool [rows, 1]."""
+    real: ir.Value = op.Reshape(op.Cast(mask, to=ir.DataType.BOOL), const(op, [-1, 1]))
+    return real
+
+
+def _add_counts(op: Builder, hidden: ir.Value, real: ir.Value | None, d_ff: int, names: list[str]) -> None:
     dtype = (hidden.dtype or ir.DataType.FLOAT).numpy()
     active = op.Cast(op.Greater(hidden, const(op, np.zeros((), dtype))), to=ir.DataType.INT32)
     flat = op.Reshape(active, const(op, [-1, d_ff]))
     rows = op.ReduceSum(flat, const(op, [1]), keepdims=0, _name=names[0])
-    if mask is not None:
-        real = op.Cast(op.Cast(mask, to=ir.DataType.BOOL), to=ir.DataType.INT32)
-        flat = op.Mul(flat, op.Reshape(real, const(op, [-1, 1])))
+    if real is not None:
+        flat = op.Mul(flat, op.Cast(real, to=ir.DataType.INT32))
     fired = op.ReduceSum(flat, const(op, [0]), keepdims=0, _name=names[1])
     for value in (rows, fired):
         value.dtype = ir.DataType.INT32
         value.shape = ir.Shape([None])
+
+
+def _add_sums(op: Builder, x: ir.Value, real: ir.Value | None, d_model: int, names: list[str]) -> None:
+    # In double: a channel far from zero leaves a float32 sum of squares no digits for its spread.
+    flat = op.Reshape(op.Cast(x, to=ir.DataType.DOUBLE), const(op, [-1, d_model]))
+    if real is not None:  # Where, since padding may hold anything
+        flat = op.Where(real, flat, const(op, np.zeros(())))
+    for values, name in ((flat, names[0]), (op.Mul(flat, flat), names[1])):
+        total = op.ReduceSum(values, const(op, [0]), keepdims=0, _name=name)
+        total.dtype = ir.DataType.DOUBLE
+        total.shape = ir.Shape([d_model])
 
 
 def calibrate(
@@ -119,12 +141,15 @@ def calibrate(
     session
         Of the graph that `count_outputs` gives.
     """
-    totals = [BlockCounts.empty(block.d_ff) for block in blocks]
+    totals = [BlockCounts.empty(block.d_model, block.d_ff) for block in blocks]
     fetches = [name for i in range(len(blocks)) for name in _names(i)]
     for feed in feeds:
         values = session.run(fetches, feed)
         for i, (block, total) in enumerate(zip(blocks, totals, strict=True)):
-            total.add(_real(values[2 * i], inputs, block.rows, feed), values[2 * i + 1])
+            counted, fired, sums, squares = values[4 * i : 4 * i + 4]
+            active = _real(counted, inputs, block.rows, feed)
+            total.add(active, fired)
+            total.channels.add(sums, squares, len(active))
     return totals
 
 

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnxruntime as ort
 
 from lazyneuron.engine.artifact import Quality
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.examples import Example
-from lazyneuron.exporters.masks import mask_for
+from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice
 from lazyneuron.exporters.progress import Progress
@@ -28,10 +30,17 @@ _ARGMAX = {"text-generation", "text-classification", "token-classification", "fi
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The sparse graph, and how it compares with the dense one."""
+    """The sparse graph, and how it compares with the dense one.
+
+    Attributes
+    ----------
+    candidates
+        For each block the share of neurons whose up projection was computed on the held-out examples.
+    """
 
     graph: SparseGraph
     quality: Quality
+    candidates: tuple[float, ...]
     notes: tuple[str, ...]
 
 
@@ -55,6 +64,7 @@ def compare_graphs(
     """
     dense = measured.dense
     notes: list[str] = []
+    certified = any(choice.mode == "certified" for choice in choices.values())
     progress.step("rewriting the graph")
     graph = rewrite(dense.model, dense.inputs, choices, use_masks=True)
     session = open_model(graph.model, scratch / "sparse.onnx", sparse=True)
@@ -81,7 +91,30 @@ def compare_graphs(
         measured.feeds(measured.held_out_examples()),
         argmax=dense.task in _ARGMAX,
     )
-    return Comparison(graph, quality, tuple(notes + _notes(measured, quality, capped=capped)))
+    notes += [
+        f"{choice.block.name} is exact: the model reshapes its neurons between the projections."
+        for choice in choices.values()
+        if certified and choice.mode == "exact"
+    ]
+    candidates = _candidates(measured, graph, session, choices)
+    return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, capped=capped)))
+
+
+def _candidates(
+    measured: Measured, graph: SparseGraph, session: ort.InferenceSession, choices: Mapping[str, Choice]
+) -> tuple[float, ...]:
+    """Return the share of each block's neurons that are computed, over the held-out examples' real rows."""
+    names = [name for name in graph.candidates_outputs if name is not None]
+    blocks = [choice.block for choice, name in zip(choices.values(), graph.candidates_outputs, strict=True) if name]
+    computed, neurons = np.zeros(len(blocks)), np.zeros(len(blocks))
+    for feed in measured.feeds(measured.held_out_examples()) if names else ():
+        for i, (block, counts) in enumerate(zip(blocks, session.run(names, feed), strict=True)):
+            real = real_rows(measured.dense.inputs, block.rows, feed)
+            counted = counts if real is None else counts[real]
+            computed[i] += counted.sum()
+            neurons[i] += counted.size * block.d_ff
+    shares = dict(zip(names, (computed / np.maximum(neurons, 1)).tolist(), strict=True))
+    return tuple(1.0 if name is None else shares[name] for name in graph.candidates_outputs)
 
 
 def _notes(measured: Measured, quality: Quality, *, capped: bool) -> list[str]:

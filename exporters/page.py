@@ -39,7 +39,7 @@ def _saved(manifest: Manifest) -> float:
     for block in manifest.blocks:
         flops, rows = block.flops, block.density.rows
         dense += rows * flops.dense_per_row
-        neurons = block.d_ff * (flops.per_candidate + block.density.mean * flops.per_active)
+        neurons = block.d_ff * (block.candidates * flops.per_candidate + block.density.mean * flops.per_active)
         executed += rows * (flops.per_row + neurons)
     return 1 - executed / dense if dense else 0.0
 

@@ -1,12 +1,13 @@
 """What is done to each block."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
 
 __all__ = ["Choice", "block_plan", "choose"]
@@ -21,17 +22,21 @@ class Choice:
     block
         The block.
     mode
-        `exact`: only what the block's own activation and gate make zero is skipped, and what `top_k` cuts off.
+        `exact`: the down projection skips what the block's own activation and gate make zero, and what `top_k` cuts
+        off; `certified`: so does the up projection, as far as a sound bound shows it.
     top_k
         The most neurons a row may use; 0: no cap.
     density
         What calibration saw, under that cap.
+    screen
+        The certified mode's shift and scale; None in others.
     """
 
     block: Block
-    mode: Literal["exact"]
+    mode: Literal["exact", "certified"]
     top_k: int
     density: Density
+    screen: Screen | None = None
 
 
 def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: ExportSettings) -> list[Choice]:
@@ -39,7 +44,11 @@ def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: Exp
     choices = []
     for block, counted in zip(blocks, counts, strict=True):
         k = _cap(block, settings.top_k)
-        choices.append(Choice(block, "exact", k, density(counted, k)))
+        choice = Choice(block, "exact", k, density(counted, k))
+        if settings.mode == "certified" and not block.reshaped:
+            screen = balanced(counted.channels, block.up.weight.read().T)
+            choice = replace(choice, mode="certified", screen=screen)
+        choices.append(choice)
     return choices
 
 
@@ -48,13 +57,23 @@ def _cap(block: Block, wanted: int | None) -> int:
     return min(caps, default=0)
 
 
-def block_plan(choice: Choice, active_output: str) -> BlockPlan:
-    """Describe a choice for the manifest."""
+def block_plan(choice: Choice, active_output: str, candidates_output: str | None, candidates: float) -> BlockPlan:
+    """Describe a choice for the manifest.
+
+    Parameters
+    ----------
+    active_output, candidates_output
+        The graph's outputs with the block's counts.
+    candidates
+        The share of neurons whose up projection is computed.
+    """
     block = choice.block
     up, down = 2 * block.d_model, 2 * block.d_out
+    # The screen multiplies 8-bit codes of every neuron with those of the row.
+    screen = block.d_ff * up if choice.mode == "certified" else 0
     return BlockPlan(
         name=block.name,
-        operator="SparseDown",
+        operator="SparseMLP" if choice.mode == "certified" else "SparseDown",
         mode=choice.mode,
         activation=block.activation,
         d_model=block.d_model,
@@ -62,7 +81,15 @@ def block_plan(choice: Choice, active_output: str) -> BlockPlan:
         d_out=block.d_out,
         top_k=choice.top_k,
         density=choice.density,
-        flops=BlockFlops(dense_per_row=block.d_ff * (up + down), per_candidate=up, per_active=down),
+        candidates=candidates,
+        flops=BlockFlops(
+            dense_per_row=block.d_ff * (up + down),
+            per_row=screen,
+            int8_per_row=screen,
+            per_candidate=up,
+            per_active=down,
+        ),
         rows=block.rows,
         active_output=active_output,
+        candidates_output=candidates_output,
     )

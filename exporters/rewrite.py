@@ -1,4 +1,4 @@
-"""The dense graph to the sparse one: each chosen block becomes the operator `SparseDown`."""
+"""The dense graph to the sparse one: each chosen block becomes the operator `SparseDown` or `SparseMLP`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,12 +30,15 @@ class SparseGraph:
         The graph; its first outputs are the dense one's, then come the counts.
     active_outputs
         The name of each block's count output, in the order of the choices.
+    candidates_outputs
+        Likewise of the neurons whose up projection was computed; None where all are.
     budget_input
         The name of the per-request budget; None where no block takes it.
     """
 
     model: ir.Model
     active_outputs: tuple[str, ...]
+    candidates_outputs: tuple[str | None, ...]
     budget_input: str | None
 
 
@@ -60,7 +63,9 @@ def rewrite(
     )
     count = replace_blocks(model, {key: found[key] for key in choices}, writer.emit)
     assert count == len(choices), f"{count} of {len(choices)} blocks were replaced"
-    names = writer.attach_counts([found[key] for key in choices])
+    blocks = [found[key] for key in choices]
+    active = writer.attach_counts("active", blocks)
+    candidates = writer.attach_counts("candidates", blocks)
     budget = BUDGET_INPUT if writer.budgets.used else None
     if budget is None:
         writer.budgets.remove()
@@ -71,7 +76,7 @@ def rewrite(
         passes.ClearMetadataAndDocStringPass(),
         passes.NameFixPass(),
     )(model)
-    return SparseGraph(model, names, budget)
+    return SparseGraph(model, tuple(n for n in active if n is not None), candidates, budget)
 
 
 class _Writer:
@@ -84,50 +89,58 @@ class _Writer:
         self._inputs = inputs
         self._choices = choices
         self._stored: dict[str, ir.Value] = {}
-        self._active: dict[str, ir.Value] = {}
+        self._counts: dict[tuple[str, str], ir.Value] = {}
         self.budgets = RowBudgets(graph, inputs, use_masks=use_masks)
 
     def emit(self, op: Any, block: Block) -> ir.Value:  # noqa: ANN401 (onnxscript's builders have no types)
         """Build a block's operator and return what takes the place of the block's output."""
         choice = self._choices[block.name]
-        pre = self._pre(op, block)
-        operands = [
-            pre,
-            self._down(block),
-            self._row(block, "up", block.up.bias),
-            self._row(block, "down", block.down.bias),
-        ]
-        operands.append(self.budgets.rows_of(op, block, pre))
-        while operands[-1] is None:
-            operands.pop()
-        y, active = op.SparseDown(
-            *operands,
-            activation=block.activation,
-            top_k=choice.top_k,
-            threshold=0.0,
-            _domain=DOMAIN,
-            _version=DOMAIN_VERSION,
-            _outputs=2,
-        )
-        active.dtype = ir.DataType.INT32
-        self._active[block.name] = active
+        gating = {"activation": block.activation, "top_k": choice.top_k, "threshold": 0.0}
+        build = self._sparse_down if choice.screen is None else self._sparse_mlp
+        y, active, *candidates = build(op, block, choice, gating)
+        self._counts["active", block.name] = active
+        if candidates:
+            self._counts["candidates", block.name] = candidates[0]
         wanted = block.down.output.dtype
         result: ir.Value = y if wanted == ir.DataType.FLOAT else op.Cast(y, to=wanted)
         return result
 
-    def attach_counts(self, blocks: Sequence[Block]) -> tuple[str, ...]:
-        """Make each block's count an output of the graph, with the axes of the block's rows."""
+    def _sparse_down(self, op: Any, block: Block, _: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        pre = self._pre(op, block)
+        operands = [pre, self._down(block), *self._biases(block), self.budgets.rows_of(op, block, pre)]
+        return _operator(op.SparseDown, operands, 2, gating)
+
+    def _sparse_mlp(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        x = block.up.x
+        if x.dtype != ir.DataType.FLOAT:
+            x = op.Cast(x, to=ir.DataType.FLOAT)
+        screen = choice.screen
+        assert screen is not None
+        weights = [self._up(block), self._down(block), *self._biases(block)]
+        absent = [None] * 5  # scores, gate and the scales of int8 weights
+        shift, scale = (
+            self._store(f"lazyneuron.{block.name}.screen_{name}", values)
+            for name, values in (("shift", screen.shift), ("scale", screen.scale))
+        )
+        operands = [x, *weights, self.budgets.rows_of(op, block, x), *absent, shift, scale]
+        return _operator(op.SparseMLP, operands, 3, {"mode": "certified", **gating})
+
+    def attach_counts(self, which: str, blocks: Sequence[Block]) -> tuple[str | None, ...]:
+        """Make each block's count of that name an output of the graph, with the axes of the block's rows."""
         op = Builder(self._graph)
-        names = []
+        names: list[str | None] = []
         for i, block in enumerate(blocks):
-            active = self._active[block.name]
+            count = self._counts.get((which, block.name))
+            if count is None:
+                names.append(None)
+                continue
             if block.flattened:
-                active = op.Reshape(active, self.budgets.shape_of(op, block.rows))
-            active.name = f"lazyneuron.active.{i}"
-            active.dtype = ir.DataType.INT32
-            active.shape = ir.Shape([n if isinstance(n, int) else ir.SymbolicDim(n) for n in block.rows])
-            self._graph.outputs.append(active)
-            names.append(active.name)
+                count = op.Reshape(count, self.budgets.shape_of(op, block.rows))
+            count.name = f"lazyneuron.{which}.{i}"
+            count.dtype = ir.DataType.INT32
+            count.shape = ir.Shape([n if isinstance(n, int) else ir.SymbolicDim(n) for n in block.rows])
+            self._graph.outputs.append(count)
+            names.append(count.name)
         return tuple(names)
 
     def _pre(self, op: Any, block: Block) -> ir.Value:  # noqa: ANN401
@@ -142,6 +155,12 @@ class _Writer:
             pre = op.Cast(pre, to=ir.DataType.FLOAT)
         return pre
 
+    def _up(self, block: Block) -> ir.Value:
+        key = f"{block.up.weight.key}.T"
+        if key not in self._stored:
+            self._stored[key] = self._store(f"lazyneuron.{key}.neuron_major", _smallest(block.up.weight.read().T))
+        return self._stored[key]
+
     def _down(self, block: Block) -> ir.Value:
         key = block.down.weight.key
         if key not in self._stored:
@@ -153,6 +172,9 @@ class _Writer:
             self._stored[key] = as_it_is
         return self._stored[key]
 
+    def _biases(self, block: Block) -> list[ir.Value | None]:
+        return [self._row(block, "up", block.up.bias), self._row(block, "down", block.down.bias)]
+
     def _row(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
         return None if values is None else self._store(f"lazyneuron.{block.name}.{which}_bias", values)
 
@@ -161,6 +183,16 @@ class _Writer:
         value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self._graph.register_initializer(value)
         return value
+
+
+def _operator(build: Any, operands: list[ir.Value | None], outputs: int, attributes: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+    """Add a node of ours; operands that are left out at the end are not named."""
+    while operands[-1] is None:
+        operands.pop()
+    made: list[ir.Value] = build(*operands, **attributes, _domain=DOMAIN, _version=DOMAIN_VERSION, _outputs=outputs)
+    for count in made[1:]:
+        count.dtype = ir.DataType.INT32
+    return made
 
 
 def _smallest(values: NDArray[np.generic]) -> NDArray[np.generic]:

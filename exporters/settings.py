@@ -36,7 +36,8 @@ class ExportSettings:
     task
         One of `TASKS`; None: what the checkpoint says.
     mode
-        `exact` skips ReLU's own zeros; `auto` is `exact` in this version.
+        `exact` skips ReLU's own zeros in the down projection; `certified` also skips the up projection of neurons
+        that a sound bound shows to be zero; `auto` is `exact` in this version.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
     max_quality_drop
@@ -62,8 +63,8 @@ class ExportSettings:
         _one_of("quantize", self.quantize, QUANTIZATIONS)
         if self.task is not None:
             _one_of("task", self.task, TASKS)
-        if self.mode in {"certified", "predictor"}:
-            raise ConfigurationError(f"mode {self.mode} is not in this version; use exact")
+        if self.mode == "predictor":
+            raise ConfigurationError(f"mode {self.mode} is not in this version; use exact or certified")
         if self.quantize != "none":
             raise ConfigurationError(f"quantize {self.quantize} is not in this version; use none")
         _at_least("version", self.version, 1)

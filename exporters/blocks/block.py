@@ -94,6 +94,11 @@ class Block:
         return self.down.x
 
     @property
+    def reshaped(self) -> bool:
+        """Whether the neurons' values are brought to another shape between the two projections."""
+        return any(node.op_type not in {"Cast", "Identity", "Dropout"} for node in self.layout)
+
+    @property
     def d_model(self) -> int:
         """The width of what goes in."""
         return self.up.weight.shape[0]

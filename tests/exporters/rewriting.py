@@ -14,12 +14,14 @@ from lazyneuron.exporters.settings import ExportSettings
 from tests.exporters import graphs
 
 
-def rewrite_file(path: Path, *, top_k: int | None = None, use_masks: bool = True) -> tuple[Path, Ledger, SparseGraph]:
+def rewrite_file(
+    path: Path, *, top_k: int | None = None, use_masks: bool = True, mode: str = "exact"
+) -> tuple[Path, Ledger, SparseGraph]:
     """Rewrite all blocks of a dense file into a sparse one beside it, which is checked."""
     dense, ledger = graphs.read(path)
     blocks = list(ledger.blocks.values())
-    counts = [BlockCounts.empty(block.d_ff) for block in blocks]
-    choices = dict(zip(ledger.blocks, choose(blocks, counts, ExportSettings(top_k=top_k)), strict=True))
+    counts = [BlockCounts.empty(block.d_model, block.d_ff) for block in blocks]
+    choices = dict(zip(ledger.blocks, choose(blocks, counts, ExportSettings(top_k=top_k, mode=mode)), strict=True))
     graph = rewrite(dense.model, dense.inputs, choices, use_masks=use_masks)
     sparse = path.with_suffix(".sparse.onnx")
     save(graph.model, sparse)

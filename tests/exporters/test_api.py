@@ -100,7 +100,6 @@ def test_inspect_of_a_model_without_blocks_says_so(tmp_path):
     ("options", "message"),
     [
         ({"top_k": 0}, "top_k is 0; expected a whole number of at least 1"),
-        ({"mode": "certified"}, "mode certified is not in this version"),
         ({"mode": "predictor"}, "mode predictor is not in this version"),
         ({"quantize": "int8"}, "quantize int8 is not in this version"),
         ({"mode": "fast"}, "mode is 'fast'; expected one of auto, exact"),

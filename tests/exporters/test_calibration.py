@@ -13,7 +13,7 @@ from tests.exporters.graphs import OUT, D, F
 
 @given(st.lists(st.lists(st.integers(0, 17), min_size=1, max_size=9), min_size=1, max_size=6), st.integers(0, 20))
 def test_density_is_numpys(parts, top_k):
-    counts = BlockCounts.empty(17)
+    counts = BlockCounts.empty(3, 17)
     for part in parts:
         counts.add(np.array(part), np.zeros(17, np.int64))
     rows = np.concatenate(parts)
@@ -27,7 +27,7 @@ def test_density_is_numpys(parts, top_k):
 
 
 def test_density_over_no_rows_is_zero():
-    found = density(BlockCounts.empty(4))
+    found = density(BlockCounts.empty(3, 4))
     assert (found.rows, found.mean, found.p99, found.never_active) == (0, 0.0, 0.0, 1.0)
 
 
@@ -80,3 +80,6 @@ def test_counts_are_brute_force_over_real_rows(masked, tmp_path, flattened, size
     assert counts.rows == len(rows)
     np.testing.assert_array_equal(counts.histogram, np.bincount(active.sum(1), minlength=F + 1))
     np.testing.assert_array_equal(counts.fired, active.sum(0))
+    assert counts.channels.rows == len(rows)
+    np.testing.assert_allclose(counts.channels.total, rows.sum(0, dtype=np.float64), atol=1e-9)
+    np.testing.assert_allclose(counts.channels.squares, np.square(rows, dtype=np.float64).sum(0), rtol=1e-12)

@@ -5,7 +5,7 @@ from onnx import TensorProto
 
 from lazyneuron.exporters.budgets import BUDGET_INPUT
 from tests.exporters import graphs
-from tests.exporters.graphs import OUT, TOLERANCE, D
+from tests.exporters.graphs import OUT, TOLERANCE, D, F
 from tests.exporters.rewriting import rewrite_file
 from tests.exporters.test_calibration import masked  # noqa: F401 (a fixture)
 
@@ -43,6 +43,53 @@ class TestMasks:
         feed = masked_feed() | {BUDGET_INPUT: np.array([1.0, 0.5, 0.25], np.float32)}
         active = graphs.run(sparse, feed)[graph.active_outputs[0]]
         assert active.max(axis=1).tolist() == [4, 2, 1]
+
+
+@pytest.mark.parametrize("top_k", [None, 4])
+def test_certified_blocks_compute_what_exact_ones_do(tmp_path, top_k):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+    feed = {"x": RNG.standard_normal((5, 7, D)).astype(np.float32)}
+    exact, _, exact_graph = rewrite_file(path, top_k=top_k)
+    expected = graphs.run(exact, feed)
+    certified, _, graph = rewrite_file(path, top_k=top_k, mode="certified")
+    actual = graphs.run(certified, feed)
+    graphs.assert_close(actual["y"], expected["y"], tolerance=TOLERANCE[np.float32])
+    active, candidates = actual[graph.active_outputs[0]], actual[graph.candidates_outputs[0]]
+    np.testing.assert_array_equal(active, expected[exact_graph.active_outputs[0]])
+    assert (candidates >= active).all()
+    assert (candidates < F).any()
+    operators = [n.op_type for n in onnx.load(certified).graph.node if n.domain == "lazyneuron"]
+    assert operators == ["SparseMLP"]
+    assert not [t.name for t in onnx.load(certified).graph.initializer if t.name == "up"], "the dense weights stay"
+
+
+@pytest.mark.parametrize("flattened", [False, True])
+def test_certified_padding_costs_nothing(masked, flattened):  # noqa: F811
+    sparse, _, graph = rewrite_file(masked[flattened], mode="certified")
+    feed = masked_feed()
+    real = feed["row_mask"] != 0
+    expected, actual = graphs.run(masked[flattened], feed), graphs.run(sparse, feed)
+    graphs.assert_close(actual["y"][real], expected["y"][real], tolerance=TOLERANCE[np.float32])
+    for name in (graph.active_outputs[0], graph.candidates_outputs[0]):
+        assert actual[name].shape == real.shape
+        assert not actual[name][~real].any()
+
+
+def test_a_block_that_is_reshaped_inside_stays_exact(tmp_path):
+    nodes = [
+        graphs.node("MatMul", "x up", "product"),
+        graphs.node("Add", "product up_bias", "pre"),
+        graphs.node("Relu", "pre", "h3"),
+        graphs.node("Reshape", "h3 to_rows", "h"),
+        graphs.node("MatMul", "h down", "y"),
+    ]
+    constants = graphs.weights() | {"to_rows": np.array([-1, F])}
+    outputs = {"y": (TensorProto.FLOAT, ["rows", OUT])}
+    path = graphs.save(tmp_path / "m.onnx", nodes, constants, outputs=outputs)
+    sparse, _, graph = rewrite_file(path, mode="certified")
+    assert graph.candidates_outputs == (None,)
+    feed = {"x": RNG.standard_normal((2, 3, D)).astype(np.float32)}
+    graphs.assert_close(graphs.run(sparse, feed)["y"], graphs.run(path, feed)["y"], tolerance=TOLERANCE[np.float32])
 
 
 def test_the_budget_may_be_left_out_and_needs_no_mask(tmp_path):

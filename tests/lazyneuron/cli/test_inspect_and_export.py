@@ -77,9 +77,9 @@ def test_export_prints_one_document(capsys, checkpoint, tmp_path):
         (["inspect", "absent.py:f"], 1, "error: absent.py: no such file"),
         (["inspect", "{m}", "--calibration", "absent.jsonl"], 1, "error: absent.jsonl: no such file"),
         (
-            ["export", "{m}", "--output", "{o}", "--mode", "certified"],
+            ["export", "{m}", "--output", "{o}", "--mode", "predictor"],
             1,
-            "error: mode certified is not in this version",
+            "error: mode predictor is not in this version",
         ),
         (["export", "{m}", "--output", "{o}", "--quantize", "int8"], 1, "error: quantize int8 is not in this version"),
         (["export", "{m}", "--output", "{o}", "--mode", "fast"], 2, "'fast' is not one of"),
