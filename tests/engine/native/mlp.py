@@ -100,20 +100,27 @@ def assert_close(case: Case, y: np.ndarray, expected: np.ndarray) -> None:
     assert y.dtype == np.float32
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(y[~finite], expected[~finite])
-    # Magnitudes in, no bias, nothing that could cancel: the reference then gives the size of the sum.
-    sizes = {key: np.abs(array) for key, array in case.arrays.items() if key in ("down", "down_scale")}
-    size, _, _ = reference.sparse_mlp(**{**case.arrays, **sizes}, **case.attributes)
-    size = np.abs(np.where(np.isfinite(size), size, 0).astype(np.float64))
-    up_size, error = pre_activations(case)
     down = np.abs(case.arrays["down"].astype(np.float64))
     if "down_scale" in case.arrays:
         down = down * np.abs(case.arrays["down_scale"])[:, None]
+    # Without signs nothing cancels, and the sum tells how large its terms are.
+    size = (np.abs(values(case)) @ down).reshape(y.shape)
+    up_size, error = pre_activations(case)
     slope = 2 * np.abs(up_size) if case.attributes.get("activation") == "relu2" else 1.0
     moved = (np.where(np.isfinite(error), error, 0) * np.where(np.isfinite(slope), slope, 0) @ down).reshape(y.shape)
     eps = np.finfo(np.float32).eps
     bound = eps * (len(down) + 12) * (size + 1e-30) + moved
     over = np.abs(y[finite].astype(np.float64) - expected[finite]) > bound[finite]
     assert not over.any(), (y[finite][over], expected[finite][over], bound[finite][over])
+
+
+def values(case: Case) -> np.ndarray:
+    """What each neuron contributes [rows, F], 0 where it is not kept or not finite: the output of an identity."""
+    arrays = {key: array for key, array in case.arrays.items() if key not in ("down", "down_scale", "down_bias")}
+    neurons = len(case.arrays["up"])
+    with np.errstate(invalid="ignore"):
+        kept, _, _ = reference.sparse_mlp(**arrays, down=np.eye(neurons, dtype=np.float32), **case.attributes)
+    return np.where(np.isfinite(kept), kept, 0).astype(np.float64).reshape(-1, neurons)
 
 
 def pre_activations(case: Case) -> tuple[np.ndarray, np.ndarray]:
