@@ -104,7 +104,7 @@ def assert_close(case: Case, y: np.ndarray, expected: np.ndarray) -> None:
     if "down_scale" in case.arrays:
         down = down * np.abs(case.arrays["down_scale"])[:, None]
     # Without signs nothing cancels, and the sum tells how large its terms are.
-    size = (np.abs(values(case)) @ down).reshape(y.shape)
+    size = (np.abs(values(case)) @ down + np.abs(case.arrays.get("down_bias", 0.0))).reshape(y.shape)
     up_size, error = pre_activations(case)
     slope = 2 * np.abs(up_size) if case.attributes.get("activation") == "relu2" else 1.0
     moved = (np.where(np.isfinite(error), error, 0) * np.where(np.isfinite(slope), slope, 0) @ down).reshape(y.shape)
