@@ -12,9 +12,10 @@ struct DownProjection {
     const PanelLayout& layout;
     const void* packed;  // follows `layout`
     const float* bias;   // [columns] or null
+    bool finite;         // the weights hold neither an infinity nor a NaN
 };
 
-// Fills y [lists.rows][columns].
+// Fills y [lists.rows][columns]. Uses up the lists: rows that keep many neurons are spread out in place.
 void project_down(const KernelSet& kernels, const DownProjection& down, const KeptLists& lists, float* y,
                   const ParallelFor& parallel);
 

@@ -40,8 +40,8 @@ class PanelLayout {
     std::size_t columns() const { return columns_; }
     WeightType type() const { return type_; }
 
-    // Copies one panel of row-major `down` to its place in `packed`.
-    void pack_panel(std::size_t panel, const void* down, void* packed) const;
+    // Copies one panel of row-major `down` to its place in `packed`. Returns whether all of it is finite.
+    bool pack_panel(std::size_t panel, const void* down, void* packed) const;
 
  private:
     std::size_t neurons_ = 0, columns_ = 0, panel_columns_ = kWidestPanel, size_of_last_ = 0;

@@ -58,7 +58,7 @@ void sparse_down(const KernelSet& kernels, const SparseDownOptions& options, con
                 t.active[first + r] = std::max<std::int32_t>(lists.counts[r], 0);
             }
         });
-        const DownProjection down{t.layout, t.packed, t.down_bias};
+        const DownProjection down{t.layout, t.packed, t.down_bias, t.finite};
         project_down(kernels, down, lists, t.y + first * t.layout.columns(), parallel);
     }
 }

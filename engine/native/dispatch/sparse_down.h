@@ -23,6 +23,7 @@ struct SparseDownTensors {
     const float* pre;  // [rows][neurons]
     PanelLayout layout;
     const void* packed;
+    bool finite;             // see DownProjection
     const float* up_bias;    // [neurons] or null
     const float* down_bias;  // [columns] or null
     const float* budget;     // [rows] or null

@@ -135,7 +135,7 @@ class Block {
         if (options_.mode == Mode::kPredictor && s_.gated) project(t_.gate, nullptr, w_.gate);
         project(t_.up, t_.up_bias, w_.value);
         select();
-        const DownProjection down{t_.layout, t_.packed, t_.down_bias};
+        const DownProjection down{t_.layout, t_.packed, t_.down_bias, t_.finite};
         project_down(kernels_, down, w_.lists, t_.y + first_ * t_.layout.columns(), parallel_);
     }
 

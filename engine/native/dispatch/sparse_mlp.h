@@ -43,6 +43,7 @@ struct SparseMlpTensors {
     const Screen* screen;  // certified mode only
     PanelLayout layout;
     const void* packed;
+    bool finite;               // see DownProjection
     const float* down_scale;   // [neurons] or null
     const float* down_bias;    // [columns] or null
     const float* budget;       // [rows] or null

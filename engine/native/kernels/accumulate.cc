@@ -4,6 +4,10 @@
 // batch, which is what makes a row's result independent of its surroundings. The accumulators of up to 64
 // columns stay in registers; there are as many of them as an FMA's latency needs (4 cycles, one 512-bit or
 // two 256-bit FMAs a cycle), and the loop's loads come from the level 2 cache, which is its bound.
+//
+// Rows marked dense are done in blocks instead: each weight is loaded once for all of them, so that the bound
+// is the FMAs, even though some multiply by zero. Adding 0 * w changes no sum as long as w is finite, and the
+// order is the same, so a row's result does not tell which way was taken.
 #include "kernels/kernels.h"
 #include "kernels/targets.h"
 #include LAZYNEURON_SIMD_HEADER
@@ -28,6 +32,9 @@ inline void prefetch(const Weight* row) {
         __builtin_prefetch(bytes + b);
     }
 }
+
+// An underflow may leave -0, which 0 * w turns into 0 or does not: adding 0 makes it 0 in any case.
+inline Float finished(Float sum) { return add(sum, broadcast(0.0f)); }
 
 // What one row brings along.
 struct Row {
@@ -60,7 +67,7 @@ void accumulate_columns(const Weight* panel, std::size_t width, const Row& row, 
     }
     for (; i < row.count; ++i) step(i);
 #pragma GCC unroll 16
-    for (std::size_t v = 0; v < Vectors; ++v) store(y + v * kLanes, sum[v]);
+    for (std::size_t v = 0; v < Vectors; ++v) store(y + v * kLanes, finished(sum[v]));
 }
 
 constexpr std::size_t kGroupVectors = kColumnGroup / kLanes;
@@ -75,6 +82,73 @@ void accumulate_row(const Weight* panel, std::size_t width, const Row& row, cons
     }
     if constexpr (Vectors > kGroupVectors) {
         if (column < width) accumulate_row<Vectors - kGroupVectors>(panel, width, row, bias, y, column);
+    }
+}
+
+// R rows, for as many columns as Vectors are. The sums become registers as above.
+template <std::size_t R, std::size_t Vectors, class Weight>
+void dense_columns(const Weight* w, const AccumulateArguments& a, const float* const (&rows)[R],
+                   const float* bias, float* const (&y)[R]) {
+    Float sum[R][Vectors];
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v)
+            sum[r][v] = bias ? load(bias + v * kLanes) : broadcast(0.0f);
+    }
+    for (std::size_t f = 0; f < a.neurons; ++f, w += a.width) {
+        Float weights[Vectors];
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v) weights[v] = load_weight(w + v * kLanes);
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < R; ++r) {
+            const Float c = broadcast(rows[r][f]);
+#pragma GCC unroll 8
+            for (std::size_t v = 0; v < Vectors; ++v) sum[r][v] = multiply_add(c, weights[v], sum[r][v]);
+        }
+    }
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < R; ++r) {
+#pragma GCC unroll 8
+        for (std::size_t v = 0; v < Vectors; ++v) store(y[r] + v * kLanes, finished(sum[r][v]));
+    }
+}
+
+// Passes of as many columns as a block has, then of half as many, down to what a panel is a multiple of.
+template <std::size_t R, std::size_t Vectors, class Weight>
+void dense_panel(const AccumulateArguments& a, const float* const (&rows)[R], const float* bias,
+                 float* const (&y)[R], std::size_t column = 0) {
+    constexpr std::size_t kColumns = Vectors * kLanes;
+    for (; column + kColumns <= a.width; column += kColumns) {
+        float* target[R];
+        for (std::size_t r = 0; r < R; ++r) target[r] = y[r] + column;
+        dense_columns<R, Vectors>(static_cast<const Weight*>(a.panel) + column, a, rows,
+                                  bias ? bias + column : nullptr, target);
+    }
+    if constexpr (kColumns > kColumnGroup) {
+        if (column < a.width) dense_panel<R, Vectors / 2, Weight>(a, rows, bias, y, column);
+    }
+}
+
+// The first `count` of `numbers`, which is R or fewer. Not inlined: the loop over lists keeps its registers.
+template <std::size_t R, class Weight>
+__attribute__((noinline)) void dense_rows(const AccumulateArguments& a, const std::size_t* numbers,
+                                          std::size_t count, const float* bias) {
+    if constexpr (R > 1) {
+        if (count < R) return dense_rows<R - 1, Weight>(a, numbers, count, bias);
+    }
+    const bool padded = a.columns < a.width;
+    alignas(64) float padded_y[R][kWidestPanel];
+    const float* rows[R];
+    float* y[R];
+    for (std::size_t r = 0; r < R; ++r) {
+        rows[r] = a.coefficient + numbers[r] * a.list_stride;
+        y[r] = padded ? padded_y[r] : a.y + numbers[r] * a.y_stride;
+    }
+    dense_panel<R, kDenseVectors, Weight>(a, rows, bias, y);
+    if (!padded) return;
+    for (std::size_t r = 0; r < R; ++r) {
+        __builtin_memcpy(a.y + numbers[r] * a.y_stride, padded_y[r], a.columns * sizeof(float));
     }
 }
 
@@ -93,8 +167,16 @@ void accumulate(const AccumulateArguments& a) {
     alignas(64) float padded_y[kWidestPanel];
     if (padded && a.bias) __builtin_memcpy(padded_bias, a.bias, a.columns * sizeof(float));
     const float* bias = padded ? padded_bias : a.bias;
+    std::size_t dense[kDenseRows], waiting = 0;
     for (std::size_t r = 0; r < a.rows; ++r) {
         float* y = a.y + r * a.y_stride;
+        if (a.counts[r] == kDense) {
+            dense[waiting++] = r;
+            if (waiting < kDenseRows) continue;
+            dense_rows<kDenseRows, Weight>(a, dense, waiting, bias);
+            waiting = 0;
+            continue;
+        }
         if (a.counts[r] < 0) {
             fill(y, a.columns, a.counts[r] == kSkipped ? 0.0f : __builtin_nanf(""));
             continue;
@@ -104,6 +186,7 @@ void accumulate(const AccumulateArguments& a) {
         accumulate_row<kMost>(panel, a.width, row, bias, padded ? padded_y : y);
         if (padded) __builtin_memcpy(y, padded_y, a.columns * sizeof(float));
     }
+    if (waiting != 0) dense_rows<kDenseRows, Weight>(a, dense, waiting, bias);
 }
 
 }  // namespace

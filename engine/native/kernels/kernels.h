@@ -18,6 +18,7 @@ constexpr std::size_t kWidestPanel = 64;
 // A row's count of kept neurons, or one of these.
 constexpr std::int32_t kPoisoned = -1;  // the row holds a NaN: its output is NaN
 constexpr std::int32_t kSkipped = -2;   // the row has no budget: its output is zero
+constexpr std::int32_t kDense = -3;     // no list: there is a coefficient for every neuron, mostly not zero
 
 // One row of neurons before the activation.
 struct SelectArguments {
@@ -36,6 +37,7 @@ struct AccumulateArguments {
     std::size_t width;    // elements between neurons, a multiple of kColumnGroup, <= kWidestPanel
     const float* bias;    // [columns] or null
     std::size_t columns;  // <= width
+    std::size_t neurons;  // of the panel: what a dense row has coefficients for
     std::size_t rows;
     const std::int32_t* counts;  // [rows]
     const std::int32_t* index;   // [rows][list_stride], ascending in each row

@@ -34,7 +34,7 @@ class SparseDownKernel {
         check_constants(node, inputs);
         if (const OrtValue* down = node.constant(kDown)) {
             layout_ = layout_of(*inputs[kDown]);
-            packed_ = pack(layout_, tensor_data<char>(ort_, down));
+            packed_ = pack(layout_, tensor_data<char>(ort_, down), finite_);
         }
     }
 
@@ -94,7 +94,9 @@ class SparseDownKernel {
         const std::size_t lists = sparse_down_scratch_bytes(t.rows, t.layout.neurons());
         const std::size_t offset = (lists + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment;
         const ScratchPool::Lease scratch(*scratch_, packed ? lists : offset + t.layout.bytes());
-        if (!packed) pack_to(scratch.data() + offset, t.layout, tensor_data<char>(ort_, down), parallel);
+        t.finite = packed
+                       ? finite_
+                       : pack_to(scratch.data() + offset, t.layout, tensor_data<char>(ort_, down), parallel);
         t.packed = packed ? packed_.data() : scratch.data() + offset;
         sparse_down(set_.kernels, options_, t, scratch.data(), parallel);
     }
@@ -106,6 +108,7 @@ class SparseDownKernel {
     const std::shared_ptr<ScratchPool> scratch_;
     PanelLayout layout_;
     AlignedBuffer packed_;  // empty: `down` is not a constant
+    bool finite_ = false;   // all that is packed
 };
 
 struct SparseDownOp : OrtCustomOp {

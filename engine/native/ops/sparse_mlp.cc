@@ -81,7 +81,7 @@ class SparseMlpKernel {
         check_constants(inputs, constants);
         if (constants[kDown] != nullptr) {
             layout_ = layout_of(*inputs[kDown]);
-            packed_ = pack(layout_, tensor_data<char>(ort_, constants[kDown]));
+            packed_ = pack(layout_, tensor_data<char>(ort_, constants[kDown]), finite_);
         }
         if (options_.mode == Mode::kCertified && screen_is_constant(inputs, constants)) {
             screen_ = std::make_unique<Screen>(set_.kernels, screen_source(inputs, constants));
@@ -205,7 +205,8 @@ class SparseMlpKernel {
         const bool packed = packed_.size() != 0;
         const std::size_t work = sparse_mlp_scratch_bytes(options_, t);  // a multiple of kScratchAlignment
         const ScratchPool::Lease scratch(*scratch_, packed ? work : work + t.layout.bytes());
-        if (!packed) pack_to(scratch.data() + work, t.layout, tensor_data<char>(ort_, down), parallel);
+        t.finite = packed ? finite_
+                          : pack_to(scratch.data() + work, t.layout, tensor_data<char>(ort_, down), parallel);
         t.packed = packed ? packed_.data() : scratch.data() + work;
         sparse_mlp(set_.kernels, options_, t, scratch.data(), parallel);
     }
@@ -218,6 +219,7 @@ class SparseMlpKernel {
     const std::shared_ptr<ScratchPool> scratch_;
     PanelLayout layout_;
     AlignedBuffer packed_;            // empty: `down` is not a constant
+    bool finite_ = false;             // all that is packed
     std::unique_ptr<Screen> screen_;  // null: not certified, or the weights are no constants
 };
 

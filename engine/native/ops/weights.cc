@@ -1,5 +1,6 @@
 #include "ops/weights.h"
 
+#include <atomic>
 #include <cmath>
 
 namespace lazyneuron {
@@ -47,24 +48,27 @@ void refuse_nan_in_vector(const char* name, const float* data, std::size_t size,
     }
 }
 
-AlignedBuffer pack(const PanelLayout& layout, const void* down) {
+AlignedBuffer pack(const PanelLayout& layout, const void* down, bool& finite) {
     AlignedBuffer packed(layout.bytes());
+    finite = true;
     for (std::size_t panel = 0; panel < layout.panels(); ++panel)
-        layout.pack_panel(panel, down, packed.data());
+        finite &= layout.pack_panel(panel, down, packed.data());
     return packed;
 }
 
-void pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel) {
+bool pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel) {
     struct Context {
         char* packed;
         const PanelLayout& layout;
         const void* down;
-    } context{packed, layout, down};
+        std::atomic<bool> finite;
+    } context{packed, layout, down, {true}};
     const auto work = [](void* raw, std::size_t panel) {
-        const Context& c = *static_cast<const Context*>(raw);
-        c.layout.pack_panel(panel, c.down, c.packed);
+        Context& c = *static_cast<Context*>(raw);
+        if (!c.layout.pack_panel(panel, c.down, c.packed)) c.finite = false;
     };
     parallel.run(layout.panels(), work, &context);
+    return context.finite;
 }
 
 }  // namespace lazyneuron

@@ -19,8 +19,9 @@ void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, s
                           std::size_t columns);
 void refuse_nan_in_vector(const char* name, const float* data, std::size_t size, const char* what);
 
-// Packs all panels of row-major `down`: to new memory on this thread, or to given memory on many.
-AlignedBuffer pack(const PanelLayout& layout, const void* down);
-void pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel);
+// Packs all panels of row-major `down`: to new memory on this thread, or to given memory on many. Both tell
+// whether all weights are finite.
+AlignedBuffer pack(const PanelLayout& layout, const void* down, bool& finite);
+bool pack_to(char* packed, const PanelLayout& layout, const void* down, const ParallelFor& parallel);
 
 }  // namespace lazyneuron

@@ -77,6 +77,7 @@ void test_case(const InstructionSet& set, const Case& c) {
     a.width = c.width;
     a.bias = c.bias ? bias.data() + 1 : nullptr;
     a.columns = c.columns;
+    a.neurons = kNeurons;
     a.rows = 3;
     a.counts = counts;
     a.index = index.data();
@@ -118,6 +119,63 @@ void test_shapes(const InstructionSet& set) {
     }
 }
 
+// `rows` rows, each with a different part of the neurons: as lists, then as dense ones among other rows.
+// Equal to the bit, even where a sum underflows to -0.
+void test_dense_case(const InstructionSet& set, const Case& c, std::size_t rows) {
+    const std::string context = std::string(set.name) + ", type " + std::to_string(static_cast<int>(c.type)) +
+                                ", width " + std::to_string(c.width) + ", columns " +
+                                std::to_string(c.columns) + ", dense rows " + std::to_string(rows);
+    const Panel panel = make_panel(c.type, c.width);
+    const std::vector<float> bias = random_values(c.columns, 0.5, 9), drawn = random_values(kNeurons, 0.5, 8);
+    std::vector<std::int32_t> index(rows * kNeurons), counts(rows), marks(rows);
+    std::vector<float> list(rows * kNeurons), dense(rows * kNeurons);
+    for (std::size_t r = 0; r < rows; ++r) {
+        for (std::size_t f = 0; f < kNeurons; ++f) {
+            if ((f * 7 + r) % 5 < r % 4) continue;
+            const float coefficient = r % 7 == 6 ? -1e-45f : drawn[(f + r) % kNeurons];
+            const std::size_t at = r * kNeurons + static_cast<std::size_t>(counts[r]++);
+            index[at] = static_cast<std::int32_t>(f);
+            list[at] = dense[r * kNeurons + f] = coefficient;
+        }
+        marks[r] = r % 9 == 4 ? kSkipped : r % 9 == 7 ? kPoisoned : kDense;
+        if (marks[r] != kDense) counts[r] = marks[r];
+    }
+    const std::size_t stride = c.columns + 3;
+    std::vector<float> expected(rows * stride, kUntouched), y = expected;
+    AccumulateArguments a{};
+    a.panel = panel.bytes.data();
+    a.width = c.width;
+    a.bias = c.bias ? bias.data() : nullptr;
+    a.columns = c.columns;
+    a.neurons = kNeurons;
+    a.rows = rows;
+    a.counts = counts.data();
+    a.index = index.data();
+    a.coefficient = list.data();
+    a.list_stride = kNeurons;
+    a.y = expected.data();
+    a.y_stride = stride;
+    set.kernels.accumulate[static_cast<int>(c.type)](a);
+    a.counts = marks.data();
+    a.index = nullptr;
+    a.coefficient = dense.data();
+    a.y = y.data();
+    set.kernels.accumulate[static_cast<int>(c.type)](a);
+    for (std::size_t i = 0; i < y.size(); ++i) CHECK(same(y[i], expected[i]), context);
+}
+
+void test_dense_rows(const InstructionSet& set) {
+    for (const WeightType type : {WeightType::kFloat32, WeightType::kFloat16, WeightType::kInt8}) {
+        for (std::size_t width = kColumnGroup; width <= kWidestPanel; width += kColumnGroup) {
+            for (const std::size_t padding : {0, 1, 15}) {
+                for (const std::size_t rows : {1, 2, 3, 4, 5, 6, 7, 11, 25}) {
+                    test_dense_case(set, {type, width, width - padding, 0, padding != 1}, rows);
+                }
+            }
+        }
+    }
+}
+
 // Every float16 there is.
 void test_half_is_exact(const InstructionSet& set) {
     std::vector<std::uint16_t> panel(1 << 16);
@@ -152,6 +210,7 @@ int main() {
         if (!set.supported) continue;
         const std::uint64_t before = set.kernels.calls();
         test_shapes(set);
+        test_dense_rows(set);
         test_half_is_exact(set);
         CHECK(set.kernels.calls() > before, set.name);
     }

@@ -1,7 +1,9 @@
 // The whole computation without ONNX Runtime: threads, batches, blocks, allocations.
 #include "dispatch/sparse_down.h"
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 #include <thread>
@@ -68,15 +70,25 @@ class Backwards final : public ParallelFor {
 
 // A problem with some rows without budget and one that holds a NaN.
 struct Problem {
-    Problem(std::size_t row_count, std::size_t neurons, std::size_t columns)
+    // `dense`: row r keeps about r % 11 tenths of its neurons, else an eighth.
+    Problem(std::size_t row_count, std::size_t neurons, std::size_t columns, bool dense = false,
+            float first_weight = 1.0f)
         : rows(row_count),
+          top_k(dense ? 0 : neurons / 8 + 1),
           layout(neurons, columns, WeightType::kFloat32),
           pre(random_values(rows * neurons, 0.3, 1)),
           down_bias(random_values(columns, 0.5, 2)),
           budget(rows, 1.0f),
           packed(layout.bytes()) {
-        const std::vector<float> down = random_values(neurons * columns, 0.5, 3);
-        for (std::size_t p = 0; p < layout.panels(); ++p) layout.pack_panel(p, down.data(), packed.data());
+        std::vector<float> down = random_values(neurons * columns, 0.5, 3);
+        down[0] = first_weight;
+        for (std::size_t p = 0; p < layout.panels(); ++p)
+            finite &= layout.pack_panel(p, down.data(), packed.data());
+        for (std::size_t r = 0; dense && r < rows; ++r) {
+            const std::vector<float> row =
+                random_values(neurons, 0.1 * static_cast<double>(r % 11), 4 + static_cast<unsigned>(r));
+            std::copy(row.begin(), row.end(), pre.begin() + static_cast<std::ptrdiff_t>(r * neurons));
+        }
         for (std::size_t r = 0; r < rows; r += 3) budget[r] = 0.5f * static_cast<float>(r % 4);
         if (rows > 5) pre[5 * neurons] = NAN;
     }
@@ -96,20 +108,22 @@ struct Problem {
         t.pre = pre.data() + first * layout.neurons();
         t.layout = layout;
         t.packed = packed.data();
+        t.finite = finite;
         t.down_bias = down_bias.data();
         t.budget = budget.data() + first;
         t.y = out.y.data();
         t.active = out.active.data();
         SparseDownOptions options;
-        options.top_k = layout.neurons() / 8 + 1;
+        options.top_k = top_k;
         const ScratchPool::Lease scratch(*pool, sparse_down_scratch_bytes(count, layout.neurons()));
         sparse_down(best_instruction_set().kernels, options, t, scratch.data(), parallel);
     }
 
-    std::size_t rows;
+    std::size_t rows, top_k;
     PanelLayout layout;
     std::vector<float> pre, down_bias, budget;
     AlignedBuffer packed;
+    bool finite = true;
     std::shared_ptr<ScratchPool> pool = ScratchPool::shared();
 };
 
@@ -120,9 +134,10 @@ bool equal(const std::vector<float>& a, const float* b) {
     return true;
 }
 
-void test_threads_and_batches(std::size_t rows, std::size_t neurons, std::size_t columns) {
+void test_threads_and_batches(const Problem& problem) {
+    const std::size_t rows = problem.rows, neurons = problem.layout.neurons(),
+                      columns = problem.layout.columns();
     const std::string context = std::to_string(rows) + " x " + std::to_string(neurons);
-    const Problem problem(rows, neurons, columns);
     Problem::Answer serial = problem.answer(rows), threads = problem.answer(rows);
     problem.run(serial, 0, rows, Serial());
     problem.run(threads, 0, rows, Backwards());
@@ -183,10 +198,14 @@ int main() {
     using namespace lazyneuron;
     test_packing();
     test_pool_lends_distinct_blocks_and_is_shared();
-    test_threads_and_batches(1, 1, 1);
-    test_threads_and_batches(7, 33, 17);
-    test_threads_and_batches(200, 65, 131);
-    test_threads_and_batches(9, 600000, 3);  // several blocks of rows, several panels' worth of cache
+    test_threads_and_batches({1, 1, 1});
+    test_threads_and_batches({7, 33, 17});
+    test_threads_and_batches({200, 65, 131});
+    test_threads_and_batches({9, 600000, 3});  // several blocks of rows, several panels' worth of cache
+    // Rows of all densities side by side, then with weights that rule out the dense path.
+    test_threads_and_batches({200, 65, 131, true});
+    test_threads_and_batches({90, 2500, 70, true});
+    test_threads_and_batches({90, 2500, 70, true, INFINITY});
     test_no_allocation_after_the_first_call();
     return testing::result();
 }

@@ -70,6 +70,7 @@ struct Problem {
         t.screen = &screen;
         t.layout = layout;
         t.packed = packed.data();
+        t.finite = true;
         t.y = out.y.data();
         t.active = out.active.data();
         t.candidates = out.candidates.data();

@@ -16,6 +16,8 @@ using Int = __m256i;
 using Mask = __m256;
 constexpr std::size_t kLanes = 8;
 constexpr std::size_t kAccumulators = 8;  // one panel of 64 columns, half of the registers
+// A block of dense rows: 12 accumulators, 2 weights and a coefficient, of 16 registers.
+constexpr std::size_t kDenseRows = 6, kDenseVectors = 2;
 
 inline Float broadcast(float v) { return _mm256_set1_ps(v); }
 inline Float load(const float* p) { return _mm256_loadu_ps(p); }

@@ -14,6 +14,8 @@ using Int = __m512i;
 using Mask = __mmask16;
 constexpr std::size_t kLanes = 16;
 constexpr std::size_t kAccumulators = 4;  // one panel of 64 columns
+// A block of dense rows: 24 accumulators, 4 weights and a coefficient, of 32 registers.
+constexpr std::size_t kDenseRows = 6, kDenseVectors = 4;
 
 inline Float broadcast(float v) { return _mm512_set1_ps(v); }
 inline Float load(const float* p) { return _mm512_loadu_ps(p); }

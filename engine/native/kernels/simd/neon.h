@@ -16,6 +16,8 @@ using Int = int32x4_t;
 using Mask = uint32x4_t;
 constexpr std::size_t kLanes = 4;
 constexpr std::size_t kAccumulators = 16;  // one panel of 64 columns, half of the registers
+// A block of dense rows: 24 accumulators, 4 weights and a coefficient, of 32 registers.
+constexpr std::size_t kDenseRows = 6, kDenseVectors = 4;
 
 inline Float broadcast(float v) { return vdupq_n_f32(v); }
 inline Float load(const float* p) { return vld1q_f32(p); }

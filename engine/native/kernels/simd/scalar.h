@@ -17,6 +17,8 @@ using Int = std::int32_t;
 using Mask = bool;
 constexpr std::size_t kLanes = 1;
 constexpr std::size_t kAccumulators = 8;
+// A block of dense rows: 8 accumulators, 4 weights and a coefficient, of 16 registers.
+constexpr std::size_t kDenseRows = 2, kDenseVectors = 4;
 
 inline std::uint32_t bits_of(float v) {
     std::uint32_t bits;

@@ -16,6 +16,8 @@ using Int = __m128i;
 using Mask = __m128;
 constexpr std::size_t kLanes = 4;
 constexpr std::size_t kAccumulators = 8;  // half of the registers; a panel of 64 columns takes two passes
+// A block of dense rows: 12 accumulators, 2 weights and a coefficient, of 16 registers.
+constexpr std::size_t kDenseRows = 6, kDenseVectors = 2;
 
 inline Float broadcast(float v) { return _mm_set1_ps(v); }
 inline Float load(const float* p) { return _mm_loadu_ps(p); }
