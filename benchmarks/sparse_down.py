@@ -25,7 +25,7 @@ from lazyneuron.engine import reference
 LIBRARY = Path(__file__).resolve().parent.parent / "engine" / "lib" / "liblazyneuron_ops.so"
 D_MODEL, D_FF = 768, 3072
 ROWS = (512, 1)
-DENSITIES = (0.03, 0.063, 0.10, 1.0)
+DENSITIES = (0.03, 0.063, 0.10, 0.20, 0.30, 0.40, 0.50, 0.70, 1.0)
 SECONDS = 1.5  # each measurement's length
 
 Array = np.ndarray
