@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -189,10 +189,7 @@ class Model:
             predictions.append(Prediction(outputs, Sparsity(tuple(counts))))
             first += request.batch
         real = Sparsity.total([p.sparsity for p in predictions])
-        padding = [
-            self._padding(block, values, counts)
-            for block, counts in zip(self.manifest.blocks, real.blocks, strict=True)
-        ]
+        padding = [self._padding(block, feed, values) for block in self.manifest.blocks]
         return BatchResult(
             predictions,
             tokens_real=real.blocks[0].rows,
@@ -219,15 +216,20 @@ class Model:
             candidates = _sum(cut(values[block.candidates_output], block.rows, request, first), real)
         return block_counts(block, rows=int(real.sum()), active=_sum(active, real), candidates=candidates)
 
-    def _padding(self, block: BlockPlan, values: Mapping[str, Array], real: BlockCounts) -> BlockCounts:
-        """Return what `block` did over the batch's other rows."""
-        active = values[block.active_output]
-        candidates = None
-        if block.candidates_output is not None:
-            candidates = _sum(values[block.candidates_output]) - real.candidates
-        return block_counts(
-            block, rows=active.size - real.rows, active=_sum(active) - real.active, candidates=candidates
-        )
+    def _padding(self, block: BlockPlan, feed: Mapping[str, Array], values: Mapping[str, Array]) -> BlockCounts:
+        """Return what `block` did over the batch's padding rows; `flops_dense` is what they would cost unskipped."""
+        mask = self.manifest.mask_for(block.rows)
+        if mask is None:
+            return block_counts(block, rows=0, active=0)
+        padding = feed[mask.name] == 0
+        rows = int(padding.sum())
+        active = _sum(values[block.active_output], padding)
+        if block.candidates_output is None:  # the up projection is computed for every row
+            return block_counts(block, rows=rows, active=active)
+        candidates = values[block.candidates_output]
+        computed = int(np.count_nonzero(candidates[padding]))  # a row of budget 0 is not even screened
+        counts = block_counts(block, rows=computed, active=active, candidates=_sum(candidates, padding))
+        return replace(counts, rows=rows, flops_dense=rows * block.flops.dense_per_row)
 
 
 def _sum(counts: Array, where: NDArray[np.bool_] | bool = True) -> int:

@@ -80,7 +80,7 @@ def test_what_cannot_be_sent(client: Client) -> None:
 
 
 def test_a_timeout(client: Client) -> None:
-    with pytest.raises(errors.DeadlineExceededError, match="no answer before the timeout|the deadline passed"):
+    with pytest.raises(errors.DeadlineExceededError, match=r"no answer before the timeout|the deadline passed"):
         client.predict("slow", {"x": np.ones((7, 512, 256), np.float32)}, timeout=0.02)
 
 
