@@ -1,13 +1,13 @@
 #include "ops/sparse_down.h"
 
 #include <array>
-#include <climits>
 #include <memory>
 #include <string>
 
 #include "dispatch/sparse_down.h"
 #include "ops/gating.h"
 #include "ops/node.h"
+#include "ops/operator.h"
 #include "ops/runtime_threads.h"
 #include "ops/shape_inference.h"
 #include "ops/sparse_down_inputs.h"
@@ -16,11 +16,13 @@
 namespace lazyneuron {
 namespace {
 
-constexpr const char* kName = "SparseDown";
-enum Output : std::size_t { kY, kActive, kOutputs };
+enum Output : std::size_t { kY, kActive };
 
 class SparseDownKernel {
  public:
+    static constexpr const char* kName = "SparseDown";
+    static constexpr std::size_t kInputs = kSparseDownInputs, kRequired = kDown + 1, kOutputs = kActive + 1;
+
     SparseDownKernel(const Ort& ort, const Node& node)
         : ort_(ort),
           prefix_(node.prefix()),
@@ -40,6 +42,17 @@ class SparseDownKernel {
 
     OrtStatus* compute(OrtKernelContext* context) const noexcept {
         return as_status(ort_, prefix_, [&] { run(context); });
+    }
+
+    // y: the leading dimensions of pre and the columns of down; the counts: the leading dimensions.
+    static void infer_shapes(const Ort& ort, const OrtShapeInferContext* context) {
+        const auto pre = SymbolicShape::of_input(ort, context, kPre);
+        const auto down = SymbolicShape::of_input(ort, context, kDown);
+        if (!pre || pre->rank() == 0) return;
+        const SymbolicShape rows = pre->leading();
+        rows.set_output(ort, context, kActive, ONNX_INT32);
+        if (!down || down->rank() != 2) return;
+        rows.with(*down, 1).set_output(ort, context, kY, ONNX_FLOAT);
     }
 
  private:
@@ -111,69 +124,10 @@ class SparseDownKernel {
     bool finite_ = false;   // all that is packed
 };
 
-struct SparseDownOp : OrtCustomOp {
-    explicit SparseDownOp(const OrtApi* runtime);
-    const OrtApi* api;
-};
-
-OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-    const Ort ort(api);
-    std::string prefix = std::string(kName) + ": ";
-    return as_status(ort, prefix, [&] {
-        const Node node(ort, info, kName);
-        prefix = node.prefix();
-        *kernel = std::make_unique<SparseDownKernel>(ort, node).release();
-    });
-}
-
-// y: the leading dimensions of pre and the columns of down; active: the leading dimensions. What the graph
-// does not know stays open; what does not fit is refused later, with the node's name, when the kernel is
-// made.
-OrtStatus* infer_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
-    const Ort ort(static_cast<const SparseDownOp*>(op)->api);
-    return as_status(ort, std::string(kName) + ": ", [&] {
-        const auto pre = SymbolicShape::of_input(ort, context, kPre);
-        const auto down = SymbolicShape::of_input(ort, context, kDown);
-        if (!pre || pre->rank() == 0) return;
-        const SymbolicShape rows = pre->leading();
-        rows.set_output(ort, context, kActive, ONNX_INT32);
-        if (!down || down->rank() != 2) return;
-        rows.with(*down, 1).set_output(ort, context, kY, ONNX_FLOAT);
-    });
-}
-
-SparseDownOp::SparseDownOp(const OrtApi* runtime) : OrtCustomOp{}, api(runtime) {
-    version = LAZYNEURON_ORT_API_VERSION;
-    GetName = [](const OrtCustomOp*) { return kName; };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-    // Any type, so that a wrong one is refused in our words, with what is expected.
-    GetInputType = [](const OrtCustomOp*, std::size_t) { return ONNX_UNDEFINED; };
-    GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t { return kSparseDownInputs; };
-    GetInputCharacteristic = [](const OrtCustomOp*, std::size_t i) {
-        return i <= kDown ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
-    };
-    GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
-    GetOutputType = [](const OrtCustomOp*, std::size_t i) { return i == kY ? ONNX_FLOAT : ONNX_INT32; };
-    GetOutputTypeCount = [](const OrtCustomOp*) -> std::size_t { return kOutputs; };
-    GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-    CreateKernelV2 = create_kernel;
-    KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-        return static_cast<const SparseDownKernel*>(kernel)->compute(context);
-    };
-    KernelDestroy = [](void* kernel) { delete static_cast<SparseDownKernel*>(kernel); };
-    InferOutputShapeFn = infer_shapes;
-    GetStartVersion = [](const OrtCustomOp*) { return 1; };
-    GetEndVersion = [](const OrtCustomOp*) { return INT_MAX; };
-}
-
 }  // namespace
 
 const OrtCustomOp* sparse_down_op(const OrtApi* api) {
-    static const SparseDownOp op(api);
+    static const Operator<SparseDownKernel> op(api);
     return &op;
 }
 

@@ -1,7 +1,6 @@
 #include "ops/sparse_mlp.h"
 
 #include <array>
-#include <climits>
 #include <cmath>
 #include <memory>
 #include <string>
@@ -9,6 +8,7 @@
 #include "dispatch/sparse_mlp.h"
 #include "ops/gating.h"
 #include "ops/node.h"
+#include "ops/operator.h"
 #include "ops/runtime_threads.h"
 #include "ops/shape_inference.h"
 #include "ops/sparse_mlp_inputs.h"
@@ -19,8 +19,7 @@ namespace {
 
 using namespace mlp_input;
 
-constexpr const char* kName = "SparseMLP";
-enum Output : std::size_t { kY, kActive, kCandidates, kOutputs };
+enum Output : std::size_t { kY, kActive, kCandidates };
 
 Mode parse_mode(const std::string& name) {
     if (name == "certified") return Mode::kCertified;
@@ -64,6 +63,9 @@ PanelLayout layout_of(const TensorInfo& down) {
 
 class SparseMlpKernel {
  public:
+    static constexpr const char* kName = "SparseMLP";
+    static constexpr std::size_t kInputs = kCount, kRequired = kDown + 1, kOutputs = kCandidates + 1;
+
     SparseMlpKernel(const Ort& ort, const Node& node)
         : ort_(ort),
           prefix_(node.prefix()),
@@ -90,6 +92,18 @@ class SparseMlpKernel {
 
     OrtStatus* compute(OrtKernelContext* context) const noexcept {
         return as_status(ort_, prefix_, [&] { run(context); });
+    }
+
+    // y: the leading dimensions of x and the columns of down; the counts: the leading dimensions.
+    static void infer_shapes(const Ort& ort, const OrtShapeInferContext* context) {
+        const auto x = SymbolicShape::of_input(ort, context, kX);
+        const auto down = SymbolicShape::of_input(ort, context, kDown);
+        if (!x || x->rank() == 0) return;
+        const SymbolicShape rows = x->leading();
+        rows.set_output(ort, context, kActive, ONNX_INT32);
+        rows.set_output(ort, context, kCandidates, ONNX_INT32);
+        if (!down || down->rank() != 2) return;
+        rows.with(*down, 1).set_output(ort, context, kY, ONNX_FLOAT);
     }
 
  private:
@@ -223,69 +237,10 @@ class SparseMlpKernel {
     std::unique_ptr<Screen> screen_;  // null: not certified, or the weights are no constants
 };
 
-struct SparseMlpOp : OrtCustomOp {
-    explicit SparseMlpOp(const OrtApi* runtime);
-    const OrtApi* api;
-};
-
-OrtStatus* create_kernel(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-    const Ort ort(api);
-    std::string prefix = std::string(kName) + ": ";
-    return as_status(ort, prefix, [&] {
-        const Node node(ort, info, kName);
-        prefix = node.prefix();
-        *kernel = std::make_unique<SparseMlpKernel>(ort, node).release();
-    });
-}
-
-// y: the leading dimensions of x and the columns of down; the counts: the leading dimensions. What does not
-// fit is refused later, with the node's name, when the kernel is made.
-OrtStatus* infer_shapes(const OrtCustomOp* op, OrtShapeInferContext* context) {
-    const Ort ort(static_cast<const SparseMlpOp*>(op)->api);
-    return as_status(ort, std::string(kName) + ": ", [&] {
-        const auto x = SymbolicShape::of_input(ort, context, kX);
-        const auto down = SymbolicShape::of_input(ort, context, kDown);
-        if (!x || x->rank() == 0) return;
-        const SymbolicShape rows = x->leading();
-        rows.set_output(ort, context, kActive, ONNX_INT32);
-        rows.set_output(ort, context, kCandidates, ONNX_INT32);
-        if (!down || down->rank() != 2) return;
-        rows.with(*down, 1).set_output(ort, context, kY, ONNX_FLOAT);
-    });
-}
-
-SparseMlpOp::SparseMlpOp(const OrtApi* runtime) : OrtCustomOp{}, api(runtime) {
-    version = LAZYNEURON_ORT_API_VERSION;
-    GetName = [](const OrtCustomOp*) { return kName; };
-    GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
-    // Any type, so that a wrong one is refused in our words, with what is expected.
-    GetInputType = [](const OrtCustomOp*, std::size_t) { return ONNX_UNDEFINED; };
-    GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t { return kCount; };
-    GetInputCharacteristic = [](const OrtCustomOp*, std::size_t i) {
-        return i <= kDown ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
-    };
-    GetInputMemoryType = [](const OrtCustomOp*, std::size_t) { return OrtMemTypeDefault; };
-    GetOutputType = [](const OrtCustomOp*, std::size_t i) { return i == kY ? ONNX_FLOAT : ONNX_INT32; };
-    GetOutputTypeCount = [](const OrtCustomOp*) -> std::size_t { return kOutputs; };
-    GetOutputCharacteristic = [](const OrtCustomOp*, std::size_t) { return INPUT_OUTPUT_REQUIRED; };
-    GetVariadicInputMinArity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicInputHomogeneity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicOutputMinArity = [](const OrtCustomOp*) { return 0; };
-    GetVariadicOutputHomogeneity = [](const OrtCustomOp*) { return 0; };
-    CreateKernelV2 = create_kernel;
-    KernelComputeV2 = [](void* kernel, OrtKernelContext* context) {
-        return static_cast<const SparseMlpKernel*>(kernel)->compute(context);
-    };
-    KernelDestroy = [](void* kernel) { delete static_cast<SparseMlpKernel*>(kernel); };
-    InferOutputShapeFn = infer_shapes;
-    GetStartVersion = [](const OrtCustomOp*) { return 1; };
-    GetEndVersion = [](const OrtCustomOp*) { return INT_MAX; };
-}
-
 }  // namespace
 
 const OrtCustomOp* sparse_mlp_op(const OrtApi* api) {
-    static const SparseMlpOp op(api);
+    static const Operator<SparseMlpKernel> op(api);
     return &op;
 }
 
