@@ -7,6 +7,7 @@ same schema for readers in other languages.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +34,7 @@ __all__ = [
     "Source",
     "TokenizerSpec",
     "digest",
+    "mask_for",
     "ragged_axes",
     "read_manifest",
     "resolve_version",
@@ -248,7 +250,7 @@ class Manifest(_Part):
 
     def mask_for(self, rows: Axes) -> InputSpec | None:
         """Return the mask input whose axes are `rows`, if there is one."""
-        return next((i for i in self.inputs if i.role == "mask" and i.shape == rows), None)
+        return mask_for(self.inputs, rows)
 
     def _all_axes(self) -> list[Axes]:
         specs = [i.shape for i in self.inputs] + [o.shape for o in self.outputs]
@@ -258,6 +260,11 @@ class Manifest(_Part):
 def ragged_axes(axes: Axes) -> tuple[str, ...]:
     """Return the names among `axes` whose length may differ between requests."""
     return tuple(axis for axis in axes if isinstance(axis, str) and axis != BATCH_AXIS)
+
+
+def mask_for(inputs: Sequence[InputSpec], rows: Axes) -> InputSpec | None:
+    """Return the mask input whose axes are `rows`, if there is one."""
+    return next((spec for spec in inputs if spec.role == "mask" and spec.shape == rows), None)
 
 
 def digest(path: Path) -> FileDigest:

@@ -5,15 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.artifact import Axes, InputSpec
+from lazyneuron.engine.artifact import Axes, InputSpec, mask_for
 from lazyneuron.exporters.batches import Feed
 
 __all__ = ["mask_for", "real_rows"]
-
-
-def mask_for(inputs: Sequence[InputSpec], rows: Axes) -> InputSpec | None:
-    """Return the mask input whose axes are `rows`, if there is one."""
-    return next((spec for spec in inputs if spec.role == "mask" and spec.shape == rows), None)
 
 
 def real_rows(inputs: Sequence[InputSpec], rows: Axes, feed: Feed) -> NDArray[np.bool_] | None:
