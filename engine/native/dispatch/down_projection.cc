@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "dispatch/fetch.h"
+
 namespace lazyneuron {
 namespace {
 
@@ -19,12 +21,12 @@ constexpr std::size_t kFewestDenseRows = 4;
 // Coefficients that are spread out at a time: they fit the level 1 cache and the stack.
 constexpr std::size_t kSpread = 1024;
 
-std::size_t multiply_adds(const KeptLists& lists, std::size_t columns) {
-    std::size_t kept = lists.rows;  // a row costs something even with no neuron
+std::size_t neurons_kept(const KeptLists& lists) {
+    std::size_t kept = 0;
     for (std::size_t r = 0; r < lists.rows; ++r) {
         kept += static_cast<std::size_t>(std::max(lists.counts[r], 0));
     }
-    return kept * columns;
+    return kept;
 }
 
 bool is_dense(std::int32_t count, std::size_t neurons) {
@@ -88,8 +90,11 @@ void project_down(const KernelSet& kernels, const DownProjection& down, const Ke
                   const ParallelFor& parallel) {
     const std::size_t tiles = (lists.rows + kRowsPerTile - 1) / kRowsPerTile;
     const std::size_t tasks = tiles * down.layout.panels();
-    const bool serial = multiply_adds(lists, down.layout.columns()) < kSerialMultiplyAdds;
-    const std::size_t neurons = down.layout.neurons();
+    const std::size_t neurons = down.layout.neurons(), kept = neurons_kept(lists);
+    // A row costs something even with no neuron.
+    const bool serial = (kept + lists.rows) * down.layout.columns() < kSerialMultiplyAdds;
+    // Most neurons will be wanted, and not all of them can be in the level 2 cache already.
+    const bool fetch_panels = kept >= neurons && down.layout.bytes() > kPanelBytes;
     // A zero times an infinity would be a NaN where the list has nothing, so such weights have lists only.
     const bool dense = down.finite && std::any_of(lists.counts, lists.counts + lists.rows,
                                                   [=](std::int32_t n) { return is_dense(n, neurons); });
@@ -100,7 +105,12 @@ void project_down(const KernelSet& kernels, const DownProjection& down, const Ke
     }
     for_chunks(parallel, tasks, serial ? tasks : 1, [&](std::size_t begin, std::size_t end) {
         for (std::size_t task = begin; task < end; ++task) {
-            accumulate_tile(kernels, down, lists, task / tiles, task % tiles * kRowsPerTile, y);
+            const std::size_t panel = task / tiles, tile = task % tiles;
+            if (fetch_panels && tile == 0) {
+                fetch(static_cast<const char*>(down.packed) + down.layout.offset(panel),
+                      down.layout.bytes(panel));
+            }
+            accumulate_tile(kernels, down, lists, panel, tile * kRowsPerTile, y);
         }
     });
 }

@@ -49,7 +49,6 @@ PanelLayout::PanelLayout(std::size_t neurons, std::size_t columns, WeightType ty
     while (panel_columns_ > kColumnGroup && neurons * panel_columns_ * element_size(type) > kPanelBytes) {
         panel_columns_ /= 2;
     }
-    size_of_last_ = neurons * width(panels() - 1) * element_size(type);
 }
 
 std::size_t PanelLayout::columns(std::size_t panel) const {

@@ -35,7 +35,8 @@ class PanelLayout {
     std::size_t columns(std::size_t panel) const;  // without padding
     std::size_t width(std::size_t panel) const;    // with padding
     std::size_t offset(std::size_t panel) const;   // in bytes
-    std::size_t bytes() const { return offset(panels() - 1) + size_of_last_; }
+    std::size_t bytes(std::size_t panel) const { return neurons_ * width(panel) * element_size(type_); }
+    std::size_t bytes() const { return offset(panels() - 1) + bytes(panels() - 1); }
     std::size_t neurons() const { return neurons_; }
     std::size_t columns() const { return columns_; }
     WeightType type() const { return type_; }
@@ -44,7 +45,7 @@ class PanelLayout {
     bool pack_panel(std::size_t panel, const void* down, void* packed) const;
 
  private:
-    std::size_t neurons_ = 0, columns_ = 0, panel_columns_ = kWidestPanel, size_of_last_ = 0;
+    std::size_t neurons_ = 0, columns_ = 0, panel_columns_ = kWidestPanel;
     WeightType type_ = WeightType::kFloat32;
 };
 

@@ -1,17 +1,9 @@
 #include "dispatch/scratch_pool.h"
 
 #include <algorithm>
-#include <new>
 #include <utility>
 
 namespace lazyneuron {
-
-AlignedBuffer::AlignedBuffer(std::size_t bytes)
-    : data_(static_cast<char*>(::operator new(bytes, std::align_val_t{kScratchAlignment}))), bytes_(bytes) {}
-
-void AlignedBuffer::Free::operator()(char* data) const {
-    ::operator delete(data, std::align_val_t{kScratchAlignment});
-}
 
 std::shared_ptr<ScratchPool> ScratchPool::shared() {
     static std::mutex mutex;

@@ -6,25 +6,9 @@
 #include <mutex>
 #include <vector>
 
+#include "dispatch/aligned_buffer.h"
+
 namespace lazyneuron {
-
-constexpr std::size_t kScratchAlignment = 64;  // a cache line
-
-// A block of bytes, aligned to kScratchAlignment.
-class AlignedBuffer {
- public:
-    AlignedBuffer() = default;
-    explicit AlignedBuffer(std::size_t bytes);
-    std::size_t size() const { return bytes_; }
-    char* data() const { return data_.get(); }
-
- private:
-    struct Free {
-        void operator()(char* data) const;
-    };
-    std::unique_ptr<char[], Free> data_;
-    std::size_t bytes_ = 0;
-};
 
 // Calls that run at the same time get different blocks; the pool holds as many as ever ran at once.
 class ScratchPool {

@@ -5,8 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "dispatch/aligned_buffer.h"
 #include "dispatch/instruction_sets.h"
-#include "dispatch/scratch_pool.h"
 #include "kernels/screen.h"
 
 namespace lazyneuron {

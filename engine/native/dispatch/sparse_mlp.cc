@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "dispatch/down_projection.h"
-#include "dispatch/kept_lists.h"
+#include "dispatch/fetch.h"
+#include "dispatch/workspace.h"
 #include "kernels/project.h"
 
 namespace lazyneuron {
@@ -14,103 +16,10 @@ namespace {
 constexpr std::size_t kElementsPerTask = 32 * 1024;
 constexpr std::size_t kScreenMultiplyAddsPerTask = 512 * 1024;
 constexpr std::size_t kSerialMultiplyAdds = 128 * 1024;
-// Rows that a panel of the screen, or a block of neurons, serves before the next task may take over. The
-// first is a multiple of every instruction set's block of rows.
+// Rows that a panel of the screen serves before the next task may take over.
 constexpr std::size_t kScreenRowsPerTile = 192;
-constexpr std::size_t kProjectRowsPerTile = 64;
-// Neurons' weights that stay in the level 2 cache (1 MiB on Zen 4) while the rows of a tile go by.
-constexpr std::size_t kNeuronBlockBytes = 640 * 1024;
-// A block of rows may take this much scratch; of its lists only what is used is ever touched.
-constexpr std::size_t kBlockBytes = 64 * 1024 * 1024;
-
-constexpr std::size_t divide_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit; }
-constexpr std::size_t round_up(std::size_t value, std::size_t unit) { return divide_up(value, unit) * unit; }
-
-// Sizes that follow from a call's tensors.
-struct Sizes {
-    Sizes(const SparseMlpOptions& options, const SparseMlpTensors& t)
-        : neurons(t.layout.neurons()),
-          panels(divide_up(neurons, kScreenPanel)),
-          stride(list_stride(neurons)),
-          certified(options.mode == Mode::kCertified),
-          gated(options.mode == Mode::kGate || t.gate.data) {
-        const std::size_t panel_bytes = kScreenPanel * t.depth * element_size(t.up.type);
-        panels_per_block = std::max<std::size_t>(1, kNeuronBlockBytes / panel_bytes);
-        blocks = divide_up(panels, panels_per_block);
-    }
-
-    std::size_t neurons, panels, stride, panels_per_block, blocks;
-    bool certified, gated;
-};
-
-// Cuts scratch memory into arrays; with null memory it only counts.
-class Carver {
- public:
-    explicit Carver(char* memory) : memory_(memory) {}
-    template <class T>
-    T* take(std::size_t count) {
-        T* const array = memory_ ? reinterpret_cast<T*>(memory_ + used_) : nullptr;
-        used_ += round_up(count * sizeof(T), kScratchAlignment);
-        return array;
-    }
-    std::size_t used() const { return used_; }
-
- private:
-    char* memory_;
-    std::size_t used_ = 0;
-};
-
-// What a block of rows writes down. Rows are numbered within the block.
-struct Workspace {
-    Workspace(Carver& carve, const Sizes& s, std::size_t rows, std::size_t code_stride) {
-        limit = carve.take<std::int32_t>(rows);
-        live = carve.take<std::int32_t>(rows);
-        found = carve.take<std::int32_t>(rows);
-        bounds = carve.take<std::int32_t>(rows * (s.blocks + 1));
-        candidate = carve.take<std::int32_t>(rows * s.stride);
-        value = carve.take<float>(rows * s.stride);
-        if (s.gated) gate = carve.take<float>(rows * s.stride);
-        lists.rows = rows;
-        lists.stride = s.stride;
-        lists.index = carve.take<std::int32_t>(rows * s.stride);
-        lists.coefficient = carve.take<float>(rows * s.stride);
-        lists.counts = carve.take<std::int32_t>(rows);
-        if (!s.certified) return;
-        codes = carve.take<std::uint8_t>(rows * code_stride);
-        dense = carve.take<std::uint8_t>(rows);
-        terms.inverse = carve.take<float>(rows);
-        terms.norm = carve.take<float>(rows);
-        terms.residual = carve.take<float>(rows);
-        mask = carve.take<std::uint64_t>(rows * s.panels);
-    }
-
-    std::int32_t* limit;      // [rows] row_limit
-    std::int32_t* live;       // the rows that have a budget, ascending
-    std::int32_t* found;      // [rows] how many candidates, or kPoisoned
-    std::int32_t* bounds;     // [rows][blocks + 1] where each block of neurons begins in the row's list
-    std::int32_t* candidate;  // [rows][stride]
-    float* value;             // [rows][stride]
-    float* gate = nullptr;    // [rows][stride]
-    KeptLists lists{};
-    // Certified mode; these are numbered as `live` is, so that rows without a budget cost nothing.
-    std::uint8_t* codes = nullptr;
-    std::uint8_t* dense = nullptr;  // no bound holds: every neuron is a candidate
-    RowTerms terms{};
-    std::uint64_t* mask = nullptr;  // [live][panels]
-};
-
-std::size_t workspace_bytes(const Sizes& sizes, const SparseMlpTensors& t, std::size_t rows) {
-    Carver count(nullptr);
-    Workspace(count, sizes, rows, t.screen ? t.screen->code_stride() : 0);
-    return count.used();
-}
-
-// Equal blocks, each within kBlockBytes; a single row that needs more gets it.
-std::size_t rows_per_block(const Sizes& sizes, const SparseMlpTensors& t) {
-    const std::size_t row_bytes = workspace_bytes(sizes, t, 1);
-    const std::size_t most = std::max<std::size_t>(1, kBlockBytes / row_bytes);
-    return divide_up(t.rows, divide_up(t.rows, most));
-}
+// With fewer rows the weights of too few of a block's neurons will be wanted to fetch them all.
+constexpr std::size_t kFewestRowsToFetch = 32;
 
 // One block of rows.
 class Block {
@@ -129,11 +38,18 @@ class Block {
         find_live_rows();
         if (s_.certified) {
             quantize();
-            screen();
+            if (one_tile()) {
+                screen_and_project();
+            } else {
+                screen();
+                list_rows([this](std::size_t i) { candidates_by_mask(i); });
+                project(t_.up, t_.up_bias, w_.value);
+            }
+        } else {
+            list_rows([this](std::size_t i) { candidates_by_score(row(i)); });
+            if (options_.mode == Mode::kPredictor && s_.gated) project(t_.gate, nullptr, w_.gate);
+            project(t_.up, t_.up_bias, w_.value);
         }
-        find_candidates();
-        if (options_.mode == Mode::kPredictor && s_.gated) project(t_.gate, nullptr, w_.gate);
-        project(t_.up, t_.up_bias, w_.value);
         select();
         const DownProjection down{t_.layout, t_.packed, t_.down_bias, t_.finite};
         project_down(kernels_, down, w_.lists, t_.y + first_ * t_.layout.columns(), parallel_);
@@ -164,64 +80,127 @@ class Block {
         });
     }
 
-    // Tiles of a panel are neighbours, so that a thread stays with a panel; of few rows several panels make a
-    // task.
+    // Tiles of a panel are neighbours, so that a thread stays with a panel.
     void screen() const {
         const std::size_t tiles = divide_up(live_, kScreenRowsPerTile);
-        const std::size_t work = kScreenPanel * t_.depth * std::min(live_, kScreenRowsPerTile);
-        const std::size_t chunk = work == 0 ? 1 : divide_up(kScreenMultiplyAddsPerTask, work);
-        for_chunks(parallel_, s_.panels * tiles, chunk, [this, tiles](std::size_t begin, std::size_t end) {
-            for (std::size_t task = begin; task < end; ++task) screen_tile(task / tiles, task % tiles);
-        });
-    }
-
-    void screen_tile(std::size_t panel, std::size_t tile) const {
-        const std::size_t i = tile * kScreenRowsPerTile;
-        ScreenArguments a{};
-        t_.screen->set_panel(panel, a);
-        a.codes = w_.codes + i * a.code_stride;
-        a.rows = std::min(kScreenRowsPerTile, live_ - i);
-        a.terms = {w_.terms.inverse + i, w_.terms.norm + i, w_.terms.residual + i};
-        a.mask = w_.mask + i * s_.panels + panel;
-        a.mask_stride = s_.panels;
-        t_.screen->run(a);
-    }
-
-    void find_candidates() const {
-        const std::size_t chunk = std::max<std::size_t>(1, kElementsPerTask / s_.neurons);
-        for_chunks(parallel_, live_, chunk, [this](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                if (!s_.certified) {
-                    candidates_by_score(row(i));
-                } else if (w_.dense[i]) {
-                    every_neuron(row(i));
-                } else {
-                    candidates_by_mask(row(i), w_.mask + i * s_.panels);
-                }
+        for_chunks(parallel_, s_.panels * tiles, 1, [this, tiles](std::size_t begin, std::size_t end) {
+            for (std::size_t task = begin; task < end; ++task) {
+                const std::size_t first = task % tiles * kScreenRowsPerTile;
+                t_.screen->run(
+                    screen_arguments(task / tiles, first, std::min(kScreenRowsPerTile, live_ - first)));
             }
         });
     }
 
-    void candidates_by_mask(std::size_t r, const std::uint64_t* mask) const {
-        std::int32_t* const list = w_.candidate + r * s_.stride;
-        std::int32_t* const bounds = w_.bounds + r * (s_.blocks + 1);
-        std::int32_t count = 0;
-        for (std::size_t block = 0; block < s_.blocks; ++block) {
-            const std::size_t panel = block * s_.panels_per_block;
-            const std::size_t panels = std::min(s_.panels_per_block, s_.panels - panel);
-            bounds[block] = count;
-            count += kernels_.list_mask(mask + panel, panels, static_cast<std::int32_t>(panel * kScreenPanel),
-                                        list + count);
-        }
-        bounds[s_.blocks] = w_.found[r] = count;
+    // With just one tile of rows a block's candidates are computed right after its screen, which leaves the
+    // memory idle: it fetches the block's weights meanwhile. Of few rows several blocks make a task.
+    bool one_tile() const { return w_.lists.rows <= kRowsPerTile; }
+
+    void screen_and_project() const {
+        const std::size_t work = s_.block_neurons() * t_.depth * live_;
+        const std::size_t chunk = work == 0 ? s_.blocks : divide_up(kScreenMultiplyAddsPerTask, work);
+        for_chunks(parallel_, s_.blocks, chunk, [this](std::size_t begin, std::size_t end) {
+            for (std::size_t block = begin; block < end; ++block) {
+                screen_block(block);
+                list_parts(block);
+                ProjectArguments a = project_arguments(t_.up, t_.up_bias, block, 0);
+                a.index = w_.part_candidate + part(block, 0);
+                a.value = w_.part_value + part(block, 0);
+                a.list_stride = s_.part_stride;
+                kernels_.project[static_cast<int>(t_.up.type)](a);
+            }
+        });
     }
 
-    void every_neuron(std::size_t r) const {
-        std::int32_t* const list = w_.candidate + r * s_.stride;
-        for (std::size_t f = 0; f < s_.neurons; ++f) list[f] = static_cast<std::int32_t>(f);
-        w_.found[r] = static_cast<std::int32_t>(s_.neurons);
-        set_bounds(r, list);
+    ScreenArguments screen_arguments(std::size_t panel, std::size_t first, std::size_t rows) const {
+        ScreenArguments a{};
+        t_.screen->set_panel(panel, a);
+        a.codes = w_.codes + first * a.code_stride;
+        a.rows = rows;
+        a.terms = {w_.terms.inverse + first, w_.terms.norm + first, w_.terms.residual + first};
+        a.mask = w_.mask + first * s_.panels + panel;
+        a.mask_stride = s_.panels;
+        return a;
     }
+
+    void screen_block(std::size_t block) const {
+        const std::size_t first = block * s_.panels_per_block, neuron = neuron_bytes(t_.up);
+        for (std::size_t panel = first; panel < first + panels_of(block); ++panel) {
+            ScreenArguments a = screen_arguments(panel, 0, live_);
+            if (live_ >= kFewestRowsToFetch) {
+                const std::size_t f = panel * kScreenPanel;
+                a.fetch = static_cast<const char*>(t_.up.data) + f * neuron;
+                a.fetch_bytes = std::min(kScreenPanel, s_.neurons - f) * neuron;
+            }
+            t_.screen->run(a);
+        }
+    }
+
+    void list_parts(std::size_t block) const {
+        for (std::size_t i = 0; i < live_; ++i) {
+            std::int32_t* const bounds = bounds_of(row(i)) + 2 * block;
+            bounds[0] = 0;
+            bounds[1] = list_block(i, block, w_.part_candidate + part(block, row(i)));
+        }
+    }
+
+    // A row's candidates, from its parts; returns how many they are.
+    std::int32_t join_parts(std::size_t r) const {
+        std::int32_t* list = w_.candidate + r * s_.stride;
+        float* value = w_.value + r * s_.stride;
+        for (std::size_t block = 0; block < s_.blocks; ++block) {
+            const std::int32_t count = bounds_of(r)[2 * block + 1];
+            list = std::copy_n(w_.part_candidate + part(block, r), count, list);
+            value = std::copy_n(w_.part_value + part(block, r), count, value);
+        }
+        return static_cast<std::int32_t>(list - (w_.candidate + r * s_.stride));
+    }
+
+    std::size_t part(std::size_t block, std::size_t r) const {
+        return (block * w_.lists.rows + r) * s_.part_stride;
+    }
+
+    template <class List>
+    void list_rows(const List& list) const {
+        const std::size_t chunk = std::max<std::size_t>(1, kElementsPerTask / s_.neurons);
+        for_chunks(parallel_, live_, chunk, [&list](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) list(i);
+        });
+    }
+
+    void candidates_by_mask(std::size_t i) const {
+        std::int32_t* const list = w_.candidate + row(i) * s_.stride;
+        std::int32_t* const bounds = bounds_of(row(i));
+        std::int32_t count = 0;
+        for (std::size_t block = 0; block < s_.blocks; ++block) {
+            bounds[2 * block] = count;
+            count += list_block(i, block, list + count);
+            bounds[2 * block + 1] = count;
+        }
+        w_.found[row(i)] = count;
+    }
+
+    // A block's candidates for a row; returns how many they are.
+    std::int32_t list_block(std::size_t i, std::size_t block, std::int32_t* list) const {
+        const auto first = static_cast<std::int32_t>(block * s_.block_neurons());
+        if (!w_.dense[i]) {
+            const std::uint64_t* const mask = w_.mask + i * s_.panels + block * s_.panels_per_block;
+            return kernels_.list_mask(mask, panels_of(block), first, list);
+        }
+        std::iota(list, list + neurons_of(block), first);
+        return static_cast<std::int32_t>(neurons_of(block));
+    }
+
+    std::size_t panels_of(std::size_t block) const {
+        return std::min(s_.panels_per_block, s_.panels - block * s_.panels_per_block);
+    }
+    std::size_t neurons_of(std::size_t block) const {
+        return std::min(s_.block_neurons(), s_.neurons - block * s_.block_neurons());
+    }
+    std::size_t neuron_bytes(const NeuronWeights& weights) const {
+        return t_.depth * element_size(weights.type);
+    }
+    std::int32_t* bounds_of(std::size_t r) const { return w_.bounds + r * 2 * s_.blocks; }
 
     void candidates_by_score(std::size_t r) const {
         std::int32_t* const list = w_.candidate + r * s_.stride;
@@ -242,15 +221,15 @@ class Block {
     }
 
     void set_bounds(std::size_t r, const std::int32_t* list) const {
-        std::int32_t* const bounds = w_.bounds + r * (s_.blocks + 1);
+        std::int32_t* const bounds = bounds_of(r);
         const std::int32_t count = std::max(w_.found[r], 0);
         std::int32_t position = 0;
         for (std::size_t block = 0; block < s_.blocks; ++block) {
-            const auto first = static_cast<std::int32_t>(block * s_.panels_per_block * kScreenPanel);
-            while (position < count && list[position] < first) ++position;
-            bounds[block] = position;
+            bounds[2 * block] = position;
+            const auto next = static_cast<std::int32_t>((block + 1) * s_.block_neurons());
+            while (position < count && list[position] < next) ++position;
+            bounds[2 * block + 1] = position;
         }
-        bounds[s_.blocks] = count;
     }
 
     // Tiles of a block of neurons are neighbours, so that a thread stays with a block.
@@ -258,36 +237,44 @@ class Block {
         std::size_t found = 0;
         for (std::size_t i = 0; i < live_; ++i)
             found += static_cast<std::size_t>(std::max(w_.found[row(i)], 0));
-        const std::size_t tiles = divide_up(live_, kProjectRowsPerTile), tasks = tiles * s_.blocks;
-        const bool serial = found * t_.depth < kSerialMultiplyAdds;
+        const std::size_t tiles = divide_up(live_, kRowsPerTile), tasks = tiles * s_.blocks;
+        const bool serial = found * t_.depth < kSerialMultiplyAdds, most = found >= s_.neurons;
         for_chunks(parallel_, tasks, serial ? std::max<std::size_t>(tasks, 1) : 1,
                    [&, this](std::size_t begin, std::size_t end) {
                        for (std::size_t task = begin; task < end; ++task) {
-                           project_tile(weights, bias, value, task / tiles, task % tiles);
+                           const std::size_t block = task / tiles, tile = task % tiles;
+                           if (most && tile == 0) fetch_block(weights, block);
+                           ProjectArguments a = project_arguments(weights, bias, block, tile);
+                           a.index = w_.candidate;
+                           a.value = value;
+                           a.list_stride = s_.stride;
+                           kernels_.project[static_cast<int>(weights.type)](a);
                        }
                    });
     }
 
-    void project_tile(const NeuronWeights& weights, const float* bias, float* value, std::size_t block,
-                      std::size_t tile) const {
-        const std::size_t i = tile * kProjectRowsPerTile;
-        const std::size_t block_neurons = s_.panels_per_block * kScreenPanel;
+    void fetch_block(const NeuronWeights& weights, std::size_t block) const {
+        const std::size_t neuron = neuron_bytes(weights);
+        fetch(static_cast<const char*>(weights.data) + block * s_.block_neurons() * neuron,
+              neurons_of(block) * neuron);
+    }
+
+    // All but where the lists are.
+    ProjectArguments project_arguments(const NeuronWeights& weights, const float* bias, std::size_t block,
+                                       std::size_t tile) const {
         ProjectArguments a{};
         a.weights = weights.data;
         a.depth = t_.depth;
         a.scale = weights.scale;
         a.bias = bias;
-        a.first = block * block_neurons;
-        a.last = std::min(s_.neurons, a.first + block_neurons);
+        a.first = block * s_.block_neurons();
+        a.last = a.first + neurons_of(block);
         a.x = x(0);
-        a.rows = w_.live + i;
-        a.count = std::min(kProjectRowsPerTile, live_ - i);
-        a.bounds = w_.bounds + block;
-        a.bounds_stride = s_.blocks + 1;
-        a.index = w_.candidate;
-        a.value = value;
-        a.list_stride = s_.stride;
-        kernels_.project[static_cast<int>(weights.type)](a);
+        a.rows = w_.live + tile * kRowsPerTile;
+        a.count = std::min(kRowsPerTile, live_ - tile * kRowsPerTile);
+        a.bounds = w_.bounds + 2 * block;
+        a.bounds_stride = 2 * s_.blocks;
+        return a;
     }
 
     void select() const {
@@ -303,6 +290,7 @@ class Block {
 
     std::int32_t select_row(std::size_t r) const {
         if (w_.limit[r] < 0) return w_.limit[r];
+        if (s_.certified && one_tile()) w_.found[r] = join_parts(r);
         if (w_.found[r] < 0) return w_.found[r];
         const auto found = static_cast<std::size_t>(w_.found[r]);
         // Without a candidate no value tells of a NaN in x. A certified row with one has every neuron.

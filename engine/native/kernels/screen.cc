@@ -63,10 +63,17 @@ inline Int floor_to_int(Float v) {
     return round_to_int(choose(greater(above, v), subtract(above, broadcast(1.0f)), above));
 }
 
+// What is still to be prefetched. The loop waits for the multipliers; beside them two lines a step are free.
+struct Fetch {
+    const char *at, *end;
+};
+constexpr std::size_t kCacheLine = 64, kFetchedPerStep = 2 * kCacheLine;
+
 // A block of R rows by V vectors of neurons; the sums stay in registers, the pragmas make the compiler unroll
 // before it decides. What follows the loop is short beside it and goes through memory.
 template <std::size_t R, std::size_t V>
-void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron, std::uint64_t* mask) {
+void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron, Fetch& fetch,
+                  std::uint64_t* mask) {
     Int sum[R][V];
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < R; ++r) {
@@ -75,6 +82,8 @@ void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron,
     }
     const std::int8_t* w = a.panel + neuron * kScreenStep;
     const std::uint8_t* x = a.codes + row * a.code_stride;
+    const char* next = fetch.at != fetch.end ? fetch.at : reinterpret_cast<const char*>(x);
+    const std::size_t ahead = fetch.at != fetch.end ? kFetchedPerStep : 0;
     for (std::size_t d = 0; d < a.depth; d += kScreenStep) {
         Codes neurons[V];
 #pragma GCC unroll 8
@@ -85,9 +94,12 @@ void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron,
 #pragma GCC unroll 8
             for (std::size_t v = 0; v < V; ++v) sum[r][v] = dot_codes(sum[r][v], codes, neurons[v]);
         }
+        for (std::size_t b = 0; b < kFetchedPerStep; b += kCacheLine) __builtin_prefetch(next + b, 0, 2);
+        next += ahead;
         w += kScreenPanel * kScreenStep;
         x += kScreenStep;
     }
+    fetch.at = ahead != 0 && next < fetch.end ? next : fetch.end;
     alignas(64) std::int32_t sums[R * V * kLanes];
 #pragma GCC unroll 8
     for (std::size_t r = 0; r < R; ++r) {
@@ -111,19 +123,20 @@ void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron,
 }
 
 template <std::size_t R>
-void screen_rows(const ScreenArguments& a, std::size_t row) {
+void screen_rows(const ScreenArguments& a, std::size_t row, Fetch& fetch) {
     constexpr std::size_t kNeurons = kScreenVectors * kLanes;
     std::uint64_t mask[R] = {};
-    for (std::size_t n = 0; n < kScreenPanel; n += kNeurons) screen_block<R, kScreenVectors>(a, row, n, mask);
+    for (std::size_t n = 0; n < kScreenPanel; n += kNeurons)
+        screen_block<R, kScreenVectors>(a, row, n, fetch, mask);
     for (std::size_t r = 0; r < R; ++r) a.mask[(row + r) * a.mask_stride] = mask[r];
 }
 
 // The rows that are left: fewer than a block has.
 template <std::size_t R>
-void screen_rest(const ScreenArguments& a, std::size_t row) {
+void screen_rest(const ScreenArguments& a, std::size_t row, Fetch& fetch) {
     if constexpr (R > 0) {
-        if (a.rows - row == R) return screen_rows<R>(a, row);
-        screen_rest<R - 1>(a, row);
+        if (a.rows - row == R) return screen_rows<R>(a, row, fetch);
+        screen_rest<R - 1>(a, row, fetch);
     }
 }
 
@@ -161,9 +174,10 @@ QuantizedRow quantize(const QuantizeArguments& a, std::uint8_t* codes) {
 }
 
 void screen(const ScreenArguments& a) {
+    Fetch fetch{a.fetch, a.fetch != nullptr ? a.fetch + a.fetch_bytes : nullptr};
     std::size_t row = 0;
-    for (; row + kScreenRows <= a.rows; row += kScreenRows) screen_rows<kScreenRows>(a, row);
-    screen_rest<kScreenRows - 1>(a, row);
+    for (; row + kScreenRows <= a.rows; row += kScreenRows) screen_rows<kScreenRows>(a, row, fetch);
+    screen_rest<kScreenRows - 1>(a, row, fetch);
 }
 
 std::int32_t list_mask(const std::uint64_t* mask, std::size_t words, std::int32_t first,

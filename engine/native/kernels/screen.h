@@ -61,6 +61,8 @@ struct ScreenArguments {
     RowTerms terms;
     std::uint64_t* mask;  // [rows], mask_stride words apart: bit n is set unless neuron n may be skipped
     std::size_t mask_stride;
+    const char* fetch;  // what will be read next, or null: prefetched as far as there is time for it
+    std::size_t fetch_bytes;
 };
 
 }  // namespace lazyneuron

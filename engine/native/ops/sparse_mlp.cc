@@ -88,6 +88,8 @@ class SparseMlpKernel {
         if (options_.mode == Mode::kCertified && screen_is_constant(inputs, constants)) {
             screen_ = std::make_unique<Screen>(set_.kernels, screen_source(inputs, constants));
         }
+        up_ = copy_of(inputs, constants, kUp);
+        gate_ = copy_of(inputs, constants, kGate);
     }
 
     OrtStatus* compute(OrtKernelContext* context) const noexcept {
@@ -167,10 +169,17 @@ class SparseMlpKernel {
         return source;
     }
 
+    AlignedBuffer copy_of(const SparseMlpInputs& inputs, const Values& constants, Index matrix) const {
+        if (constants[matrix] == nullptr) return {};
+        const std::size_t size = element_size(weight_type(mlp_input_name(matrix), inputs[matrix]->type));
+        return copy_weights(tensor_data<char>(ort_, constants[matrix]),
+                            inputs[matrix]->shape->elements() * size);
+    }
+
     NeuronWeights neuron_weights(const SparseMlpInputs& inputs, const Values& values, Index matrix,
-                                 Index scale) const {
+                                 Index scale, const AlignedBuffer& copy) const {
         if (values[matrix] == nullptr) return {};
-        return {tensor_data<char>(ort_, values[matrix]),
+        return {copy.size() != 0 ? copy.data() : tensor_data<char>(ort_, values[matrix]),
                 weight_type(mlp_input_name(matrix), inputs[matrix]->type),
                 tensor_data<float>(ort_, values[scale])};
     }
@@ -191,8 +200,8 @@ class SparseMlpKernel {
         t.depth = dimension(inputs[kUp], 1);
         t.layout = packed_.size() != 0 ? layout_ : layout_of(*inputs[kDown]);
         t.x = tensor_data<float>(ort_, values[kX]);
-        t.up = neuron_weights(inputs, values, kUp, kUpScale);
-        t.gate = neuron_weights(inputs, values, kGate, kGateScale);
+        t.up = neuron_weights(inputs, values, kUp, kUpScale, up_);
+        t.gate = neuron_weights(inputs, values, kGate, kGateScale, gate_);
         t.up_bias = tensor_data<float>(ort_, values[kUpBias]);
         t.scores = tensor_data<float>(ort_, values[kScores]);
         t.down_scale = tensor_data<float>(ort_, values[kDownScale]);
@@ -232,9 +241,9 @@ class SparseMlpKernel {
     const InstructionSet& set_;
     const std::shared_ptr<ScratchPool> scratch_;
     PanelLayout layout_;
-    AlignedBuffer packed_;            // empty: `down` is not a constant
-    bool finite_ = false;             // all that is packed
-    std::unique_ptr<Screen> screen_;  // null: not certified, or the weights are no constants
+    AlignedBuffer up_, gate_, packed_;  // empty: the matrix is not a constant
+    bool finite_ = false;               // all that is packed
+    std::unique_ptr<Screen> screen_;    // null: not certified, or the weights are no constants
 };
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 namespace lazyneuron {
 namespace {
@@ -48,11 +49,19 @@ void refuse_nan_in_vector(const char* name, const float* data, std::size_t size,
     }
 }
 
+AlignedBuffer copy_weights(const void* weights, std::size_t bytes) {
+    AlignedBuffer copy = AlignedBuffer::of_weights(bytes);
+    std::memcpy(copy.data(), weights, bytes);
+    let_go(weights, bytes);
+    return copy;
+}
+
 AlignedBuffer pack(const PanelLayout& layout, const void* down, bool& finite) {
-    AlignedBuffer packed(layout.bytes());
+    AlignedBuffer packed = AlignedBuffer::of_weights(layout.bytes());
     finite = true;
     for (std::size_t panel = 0; panel < layout.panels(); ++panel)
         finite &= layout.pack_panel(panel, down, packed.data());
+    let_go(down, layout.neurons() * layout.columns() * element_size(layout.type()));
     return packed;
 }
 

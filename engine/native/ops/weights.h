@@ -3,8 +3,8 @@
 
 #include <string>
 
+#include "dispatch/aligned_buffer.h"
 #include "dispatch/packed_weights.h"
-#include "dispatch/scratch_pool.h"
 #include "dispatch/sparse_down.h"
 #include "ops/ort.h"
 #include "ops/shapes.h"
@@ -18,6 +18,9 @@ WeightType weight_type(const char* name, ONNXTensorElementDataType type);
 void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, std::size_t neurons,
                           std::size_t columns);
 void refuse_nan_in_vector(const char* name, const float* data, std::size_t size, const char* what);
+
+// A copy in memory of our own: the runtime's lies in small pages and perhaps in a file.
+AlignedBuffer copy_weights(const void* weights, std::size_t bytes);
 
 // Packs all panels of row-major `down`: to new memory on this thread, or to given memory on many. Both tell
 // whether all weights are finite.

@@ -101,10 +101,11 @@ struct Problem {
     std::shared_ptr<ScratchPool> pool = ScratchPool::shared();
 };
 
-void test_size(const InstructionSet& set, std::size_t depth, std::size_t neurons, double share) {
-    const std::string context =
-        std::string(set.name) + ", D " + std::to_string(depth) + ", F " + std::to_string(neurons);
-    const Problem problem(set.kernels, 13, depth, neurons, share);
+void test_size(const InstructionSet& set, std::size_t rows, std::size_t depth, std::size_t neurons,
+               double share) {
+    const std::string context = std::string(set.name) + ", " + std::to_string(rows) + " rows, D " +
+                                std::to_string(depth) + ", F " + std::to_string(neurons);
+    const Problem problem(set.kernels, rows, depth, neurons, share);
     Problem::Answer all = problem.answer(problem.row_count);
     problem.run(all, 0);
     for (std::size_t r = 0; r < problem.row_count; ++r) {
@@ -134,10 +135,13 @@ int main() {
     for (const InstructionSet& set : instruction_sets()) {
         if (!set.supported) continue;
         for (const std::size_t size : sizes()) {
-            test_size(set, size, 70, 0.2);
-            test_size(set, 20, size, 0.9);
+            test_size(set, 13, size, 70, 0.2);
+            test_size(set, 13, 20, size, 0.9);
         }
-        test_size(set, 257, 600, 0.5);
+        // Few enough rows for one tile but enough to fetch weights ahead; several tiles and blocks of
+        // neurons.
+        test_size(set, 40, 257, 600, 0.5);
+        test_size(set, 205, 257, 1400, 0.1);
     }
     test_no_allocation_after_the_first_call();
     return result();
