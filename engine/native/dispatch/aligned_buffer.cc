@@ -26,7 +26,7 @@ AlignedBuffer::AlignedBuffer(std::size_t bytes, std::size_t alignment)
     : data_(static_cast<char*>(::operator new(bytes, std::align_val_t{alignment})), Free{alignment}),
       bytes_(bytes) {}
 
-AlignedBuffer AlignedBuffer::of_weights(std::size_t bytes) {
+AlignedBuffer AlignedBuffer::in_huge_pages(std::size_t bytes) {
     if (bytes < kHugePage) return AlignedBuffer(bytes);
     AlignedBuffer buffer(bytes, kHugePage);
 #ifdef __linux__

@@ -12,11 +12,8 @@ class AlignedBuffer {
  public:
     AlignedBuffer() = default;
     explicit AlignedBuffer(std::size_t bytes) : AlignedBuffer(bytes, kScratchAlignment) {}
-    // Asks for huge pages, as far as whole ones fit. What is read in no order stays within the translation
-    // buffers then, and lies in the level 2 cache as evenly as its addresses say (small pages of a panel may
-    // fall on the same sets: SparseDown at 3 % was 10 to 20 % slower, by chance from one session to the
-    // next).
-    static AlignedBuffer of_weights(std::size_t bytes);
+    // Asks for huge pages, as far as whole ones fit: for weights, which are read in no order.
+    static AlignedBuffer in_huge_pages(std::size_t bytes);
 
     std::size_t size() const { return bytes_; }
     char* data() const { return data_.get(); }

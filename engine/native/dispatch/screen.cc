@@ -110,7 +110,7 @@ class ScreenBuilder {
         const std::size_t depth = s_.code_stride();
         const std::size_t codes = padded * s_.steps_ * kScreenStep;
         s_.memory_ =
-            AlignedBuffer::of_weights(codes + 4 * padded * sizeof(float) + 3 * depth * sizeof(float));
+            AlignedBuffer::in_huge_pages(codes + 4 * padded * sizeof(float) + 3 * depth * sizeof(float));
         std::memset(s_.memory_.data(), 0, s_.memory_.size());
         s_.codes_ = reinterpret_cast<std::int8_t*>(s_.memory_.data());
         s_.start_ = reinterpret_cast<std::int32_t*>(s_.memory_.data() + codes);

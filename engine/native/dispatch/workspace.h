@@ -111,7 +111,7 @@ inline std::size_t workspace_bytes(const Sizes& sizes, const SparseMlpTensors& t
 
 // Equal blocks, each within kBlockBytes; a single row that needs more gets it.
 inline std::size_t rows_per_block(const Sizes& sizes, const SparseMlpTensors& t) {
-    const std::size_t row_bytes = workspace_bytes(sizes, t, 1);
+    const std::size_t row_bytes = workspace_bytes(sizes, t, kRowsPerTile + 1) / (kRowsPerTile + 1);
     const std::size_t most = std::max<std::size_t>(1, kBlockBytes / row_bytes);
     return divide_up(t.rows, divide_up(t.rows, most));
 }

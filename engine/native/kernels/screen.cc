@@ -122,12 +122,22 @@ void screen_block(const ScreenArguments& a, std::size_t row, std::size_t neuron,
     }
 }
 
+// As many vectors of neurons as keep to the accumulators of a full block: with few rows a step of the panel
+// is then read in one go, as the hardware foresees it.
+template <std::size_t R>
+constexpr std::size_t vectors_for() {
+    std::size_t vectors = kScreenVectors;
+    while (2 * vectors * R <= kScreenRows * kScreenVectors && 2 * vectors * kLanes <= kScreenPanel)
+        vectors *= 2;
+    return vectors;
+}
+
 template <std::size_t R>
 void screen_rows(const ScreenArguments& a, std::size_t row, Fetch& fetch) {
-    constexpr std::size_t kNeurons = kScreenVectors * kLanes;
+    constexpr std::size_t kVectors = vectors_for<R>(), kNeurons = kVectors * kLanes;
     std::uint64_t mask[R] = {};
     for (std::size_t n = 0; n < kScreenPanel; n += kNeurons)
-        screen_block<R, kScreenVectors>(a, row, n, fetch, mask);
+        screen_block<R, kVectors>(a, row, n, fetch, mask);
     for (std::size_t r = 0; r < R; ++r) a.mask[(row + r) * a.mask_stride] = mask[r];
 }
 
@@ -174,6 +184,11 @@ QuantizedRow quantize(const QuantizeArguments& a, std::uint8_t* codes) {
 }
 
 void screen(const ScreenArguments& a) {
+    // A block narrower than the panel reads it with gaps; reading it whole at first brings it sooner.
+    if constexpr (kScreenVectors * kLanes < kScreenPanel) {
+        const volatile std::int8_t* const panel = a.panel;
+        for (std::size_t b = 0; b < a.depth * kScreenPanel; b += kCacheLine) static_cast<void>(panel[b]);
+    }
     Fetch fetch{a.fetch, a.fetch != nullptr ? a.fetch + a.fetch_bytes : nullptr};
     std::size_t row = 0;
     for (; row + kScreenRows <= a.rows; row += kScreenRows) screen_rows<kScreenRows>(a, row, fetch);

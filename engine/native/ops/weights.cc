@@ -50,14 +50,14 @@ void refuse_nan_in_vector(const char* name, const float* data, std::size_t size,
 }
 
 AlignedBuffer copy_weights(const void* weights, std::size_t bytes) {
-    AlignedBuffer copy = AlignedBuffer::of_weights(bytes);
+    AlignedBuffer copy = AlignedBuffer::in_huge_pages(bytes);
     std::memcpy(copy.data(), weights, bytes);
     let_go(weights, bytes);
     return copy;
 }
 
 AlignedBuffer pack(const PanelLayout& layout, const void* down, bool& finite) {
-    AlignedBuffer packed = AlignedBuffer::of_weights(layout.bytes());
+    AlignedBuffer packed = AlignedBuffer::in_huge_pages(layout.bytes());
     finite = true;
     for (std::size_t panel = 0; panel < layout.panels(); ++panel)
         finite &= layout.pack_panel(panel, down, packed.data());
