@@ -18,7 +18,7 @@ constexpr std::size_t kScreenMultiplyAddsPerTask = 512 * 1024;
 constexpr std::size_t kSerialMultiplyAdds = 128 * 1024;
 // Rows that a panel of the screen serves before the next task may take over.
 constexpr std::size_t kScreenRowsPerTile = 192;
-// With fewer rows the weights of too few of a block's neurons will be wanted to fetch them all.
+// With fewer rows too few of a block's neurons may be wanted to fetch them all before that is known.
 constexpr std::size_t kFewestRowsToFetch = 32;
 
 // One block of rows.
@@ -102,7 +102,8 @@ class Block {
         for_chunks(parallel_, s_.blocks, chunk, [this](std::size_t begin, std::size_t end) {
             for (std::size_t block = begin; block < end; ++block) {
                 screen_block(block);
-                list_parts(block);
+                const std::size_t found = list_parts(block);
+                if (live_ < kFewestRowsToFetch && found >= neurons_of(block)) fetch_block(t_.up, block);
                 ProjectArguments a = project_arguments(t_.up, t_.up_bias, block, 0);
                 a.index = w_.part_candidate + part(block, 0);
                 a.value = w_.part_value + part(block, 0);
@@ -136,12 +137,15 @@ class Block {
         }
     }
 
-    void list_parts(std::size_t block) const {
+    std::size_t list_parts(std::size_t block) const {
+        std::size_t found = 0;
         for (std::size_t i = 0; i < live_; ++i) {
             std::int32_t* const bounds = bounds_of(row(i)) + 2 * block;
             bounds[0] = 0;
             bounds[1] = list_block(i, block, w_.part_candidate + part(block, row(i)));
+            found += static_cast<std::size_t>(bounds[1]);
         }
+        return found;
     }
 
     // A row's candidates, from its parts; returns how many they are.

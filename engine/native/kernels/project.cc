@@ -195,6 +195,16 @@ void project_dense(const ProjectArguments& a, std::size_t first_row) {
 // kDotRows rows, and its loads are then no bound.
 constexpr std::size_t kDenseShare = 3;  // a third
 
+// The rows that are left: fewer than a block has. One alone shares no loads, so that its list is as quick.
+template <std::size_t R, class Weight>
+void project_rest(const ProjectArguments& a, std::size_t first_row) {
+    if constexpr (R > 1) {
+        if (a.count - first_row == R) return project_dense<R, Weight>(a, first_row);
+        return project_rest<R - 1, Weight>(a, first_row);
+    }
+    project_lists<Weight>(a, first_row);
+}
+
 template <class Weight>
 void project(const ProjectArguments& a) {
     std::size_t candidates = 0;
@@ -205,6 +215,7 @@ void project(const ProjectArguments& a) {
     std::size_t r = 0;
     if (candidates * kDenseShare > a.count * (a.last - a.first)) {
         for (; r + kDotRows <= a.count; r += kDotRows) project_dense<kDotRows, Weight>(a, r);
+        return project_rest<kDotRows - 1, Weight>(a, r);
     }
     project_lists<Weight>(a, r);
 }

@@ -120,7 +120,7 @@ inline void sum_lanes(const Float (&v)[4], float* sums) {
 using Codes = __m256i;
 constexpr int kRowCodeLimit = 63, kRowCodeOffset = 64;
 constexpr std::size_t kScreenRows = 4, kScreenVectors = 2;  // 8 of 16 registers
-constexpr std::size_t kDotRows = 2;  // of a block of dot products, by 4 neurons: 8 of 16 registers
+constexpr std::size_t kDotRows = 3;  // of a block of dot products, by 4 neurons: 12 of 16 registers
 inline Codes load_codes(const std::int8_t* p) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
