@@ -1,13 +1,14 @@
 """Bringing a dense graph into the plain form in which blocks are looked for."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from lazyneuron.engine.errors import CheckpointError
-from lazyneuron.exporters.sources.axes import Group, name_axes
+from lazyneuron.exporters.sources.axes import Axis, Group, name_axes
 
 __all__ = ["OLDEST_OPSET", "normalise"]
 
@@ -15,7 +16,9 @@ OLDEST_OPSET = 13
 """From this opset on ReduceSum, Unsqueeze and Squeeze take their axes as an input, as our nodes do."""
 
 
-def normalise(model: ir.Model, *, keep_axes: bool, agreeing: Iterable[Group] = ()) -> ir.Model:
+def normalise(
+    model: ir.Model, *, keep_axes: bool, agreeing: Iterable[Group] = (), named: Mapping[Axis, str] = MappingProxyType({})
+) -> ir.Model:
     """Return the model with functions inlined, constants as initializers, identities gone, shapes known, axes named.
 
     Raises
@@ -35,7 +38,7 @@ def normalise(model: ir.Model, *, keep_axes: bool, agreeing: Iterable[Group] = (
         passes.ShapeInferencePass(),
         passes.NameFixPass(),
     )(model).model
-    name_axes(model.graph, keep=keep_axes, agreeing=agreeing)
+    name_axes(model.graph, keep=keep_axes, agreeing=agreeing, named=named)
     return model
 
 
