@@ -6,9 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
-from lazyneuron.engine.artifact import Source
+from lazyneuron.engine.artifact import BATCH_AXIS, Source
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
 from lazyneuron.exporters.sources.dense import DenseModel
@@ -68,6 +69,8 @@ def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: 
     dynamic = {name: dict.fromkeys(free[name], torch.export.Dim.DYNAMIC) for name in examples}
     graph = to_onnx(_Outputs(module, head.outputs), examples, dynamic, head.outputs, what=checkpoint)
     model = normalise(graph, keep_axes=False, named=axes)
+    for value in model.graph.outputs:  # torch may have an expression for it
+        value.shape = ir.Shape([ir.SymbolicDim(BATCH_AXIS), *(value.shape or ())[1:]])
     labels = getattr(config, "id2label", None) if head.task.endswith(("classification", "detection")) else None
     return DenseModel(
         model=model,

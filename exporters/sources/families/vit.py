@@ -12,9 +12,7 @@ _DEFAULT_SIZE = 224
 HEADS = (
     Head("image-feature-extraction", "Model", "AutoModel", ("last_hidden_state",)),
     Head("image-classification", "ForImageClassification", "AutoModelForImageClassification", ("logits",)),
-    Head(
-        "image-classification", "ForImageClassificationWithTeacher", "AutoModelForImageClassification", ("logits",)
-    ),
+    Head("image-classification", "ForImageClassificationWithTeacher", "AutoModelForImageClassification", ("logits",)),
 )
 
 
