@@ -97,8 +97,14 @@ def assemble_gated(y: ir.Value, product: ir.Node, gate: Between, other: ir.Value
 
 def places(*projections: Projection) -> tuple[list[ir.Node], list[str]]:
     """Return the nodes and the weights that tell where projections stand."""
-    nodes = [node for p in projections for node in (p.product.producer(), *p.nodes) if node is not None]
+    nodes = [node for p in projections for node in (_maker(p), *p.nodes) if node is not None]
     return nodes, [p.weight.key for p in projections]
+
+
+def _maker(projection: Projection) -> ir.Node | None:
+    node = projection.product.producer()
+    whole = node.inputs[0] if projection.part and node is not None else None
+    return node if whole is None else whole.producer()
 
 
 def check_types(*projections: Projection) -> None:

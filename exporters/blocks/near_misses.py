@@ -77,7 +77,16 @@ def _bent(hidden: ir.Value) -> Between | None:
         return elementwise_between(value, lambda inner: inner is not value, _QUANTISING) is None
 
     between = elementwise_between(hidden, is_source, _QUANTISING)
-    return between if between is not None and curve_of(between) is not None else None
+    if between is None or curve_of(between) is None or _normalises(between):
+        return None
+    return between
+
+
+def _normalises(between: Between) -> bool:
+    """Tell whether a source is made of values on the way, such as a row's mean: that is a norm over a residual."""
+    inside = {output for node in between.nodes for output in node.outputs}
+    makers = (value.producer() for value in between.sources)
+    return any(not inside.isdisjoint(maker.inputs) for maker in makers if maker is not None)
 
 
 def _product(value: ir.Value) -> ir.Node | None:

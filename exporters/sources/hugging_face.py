@@ -15,6 +15,7 @@ from lazyneuron.exporters.quiet import quiet
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
+from lazyneuron.exporters.sources.families.experts import write_out_experts
 from lazyneuron.exporters.sources.families.family import Config
 from lazyneuron.exporters.sources.normal import normalise
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
@@ -143,7 +144,9 @@ def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, C
     if getattr(module.config, "use_cache", False):
         module.config.use_cache = False
     config = module.config
-    return (module.get_encoder() if head.encoder else module).eval(), config
+    module = (module.get_encoder() if head.encoder else module).eval()
+    write_out_experts(module, checkpoint)
+    return module, config
 
 
 def _architecture(folder: Path, checkpoint: str) -> tuple[str, str]:
