@@ -82,7 +82,8 @@ def _cannot(blocks: Sequence["BlockSparsity"], density: float, exact: float) -> 
     smooth = sorted({b.activation for b in blocks if b.density.mean > 0.95})
     why = f" ({' and '.join(smooth)} {'has' if len(smooth) == 1 else 'have'} hardly a zero)" if smooth else ""
     return (
-        f"Exact skipping cannot help this checkpoint: {density:.1%} of the neurons are active{why}, at most {exact:.1%} "
-        f"of the MLP blocks' operations are for zeros, and a block gains only below a density of {BREAK_EVEN:.0%}. "
+        f"Exact skipping cannot help this checkpoint: {density:.1%} of the neurons are active{why}, at most "
+        f"{exact:.1%} of the MLP blocks' operations are for zeros, and a block gains only below a density of "
+        f"{BREAK_EVEN:.0%}. "
         "export --top-k K keeps the K largest of a row, which changes outputs; the report says by how much."
     )
