@@ -83,8 +83,8 @@ ARCHITECTURES: dict[str, Callable[[], torch.nn.Module]] = {
     "Switch": _made(
         "SwitchTransformersForConditionalGeneration",
         "SwitchTransformersConfig",
-        **_T5 | {"num_layers": 2, "num_decoder_layers": 2},
-        num_experts=3,
+        **_T5,
+        num_experts=2,
         num_sparse_encoder_layers=1,
         num_sparse_decoder_layers=1,
     ),
@@ -305,7 +305,7 @@ def _real(axes: Axes, inputs: tuple[InputSpec, ...], example: Feed) -> tuple[sli
 def _torch(opened: Opened, example: Feed) -> list[np.ndarray]:
     given = {name: torch.from_numpy(array) for name, array in example.items()}
     module = opened.module
-    if "decoder_input_ids" not in given and getattr(module.config, "is_encoder_decoder", False):
+    if opened.dense.task == "feature-extraction" and getattr(module.config, "is_encoder_decoder", False):
         module = module.get_encoder()
     with torch.no_grad():
         answer = module(**given)
