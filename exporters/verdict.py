@@ -63,14 +63,8 @@ def judge(blocks: Sequence["BlockSparsity"]) -> Verdict:
     return Verdict(bool(gaining), density, exact, certified, sentence)
 
 
-def _helps(
-    gaining: Sequence["BlockSparsity"],
-    blocks: Sequence["BlockSparsity"],
-    density: float,
-    exact: float,
-    certified: float,
-) -> str:
-    where = "" if len(gaining) == len(blocks) else f" in {len(gaining)} of {len(blocks)} blocks"
+def _helps(gaining: int, blocks: int, density: float, exact: float, certified: float) -> str:
+    where = "" if gaining == blocks else f" in {gaining} of {blocks} blocks"
     more = f", and in mode certified at most {certified:.1%}" if certified > exact else ""
     return (
         f"Skipping can help{where}: {density:.1%} of the neurons are active. In mode exact at most {exact:.1%} of the "

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from lazyneuron.exporters.blocks.assemble import check_types, places
 from lazyneuron.exporters.blocks.between import curve_of, elementwise_between
-from lazyneuron.exporters.blocks.block import Block
+from lazyneuron.exporters.blocks.block import Block, Refusal
 from lazyneuron.exporters.blocks.naming import name_of
 from lazyneuron.exporters.blocks.recognise import recognise
 from lazyneuron.exporters.blocks.rows import rows_of
@@ -16,6 +16,9 @@ from lazyneuron.exporters.blocks.rule import BlockRule, down_product
 from lazyneuron.exporters.blocks.walk import is_projection, projection
 
 __all__ = ["ElementwiseBlock"]
+
+_NEVER_ZERO = {"tanh", "sigmoid", "softsign", "softplus", "hard_sigmoid"}
+"""Activations of poolers and classifiers rather than of MLP blocks."""
 
 
 class ElementwiseBlock(BlockRule):
@@ -39,5 +42,7 @@ class ElementwiseBlock(BlockRule):
         name = name_of(*places(*ups, down))
         if len(between.sources) == 1:
             activation = recognise(between.nodes, between.sources[0], product.inputs[0]) or activation
+        if activation in _NEVER_ZERO:
+            raise Refusal(f"its activation is {activation}, which is never near zero")
         gate = ups[1] if len(ups) > 1 else None
         return Block(name, activation, "identity", ups[0], down, (), 0, rows, flattened, gate)

@@ -105,7 +105,7 @@ OTHERS: dict[str, tuple[str, Form]] = {
     ),
     "relu6": ("relu6", [node("Clip", "pre zero six", "h")]),
     "hard_swish": ("hard_swish", [node("HardSwish", "pre", "h")]),
-    "tanh": ("tanh", [node("Tanh", "pre", "h")]),
+    "elu": ("elu", [node("Elu", "pre", "h")]),
     "leaky_relu": ("leaky_relu", [node("LeakyRelu", "pre", "h")]),
     "a choice": ("where", [node("Greater", "pre half", "m"), node("Where", "m pre zero", "h")]),
     "an absolute value": ("max", [node("Neg", "pre", "n"), node("Max", "pre n", "h")]),

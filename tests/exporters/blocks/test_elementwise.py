@@ -37,7 +37,7 @@ def test_its_zeros_are_skipped(tmp_path):
 
 def test_values_used_elsewhere_do_not_matter(tmp_path):
     outputs = {"y": (TensorProto.FLOAT, ["batch", "sequence", OUT]), "h": (TensorProto.FLOAT, [None, None, F])}
-    assert_agrees(save(tmp_path, OTHERS["tanh"][1], outputs=outputs), {"x": X}, tolerance=TOLERANCE[np.float32])
+    assert_agrees(save(tmp_path, OTHERS["elu"][1], outputs=outputs), {"x": X}, tolerance=TOLERANCE[np.float32])
 
 
 def test_parameters_that_differ_by_neuron(tmp_path):
@@ -59,6 +59,13 @@ def test_two_projections_in_a_form_of_its_own(tmp_path):
     assert_agrees(path, {"x": X}, tolerance=TOLERANCE[np.float32])
     (block,) = graphs.read(path)[1].blocks.values()
     assert (block.activation, block.gate is not None) == ("silu", True)
+
+
+@pytest.mark.parametrize(("op", "name"), [("Tanh", "tanh"), ("Sigmoid", "sigmoid"), ("Softplus", "softplus")])
+def test_what_is_never_zero_is_refused(tmp_path, op, name):
+    """As the head of a classifier is."""
+    reasons = graphs.reasons(save(tmp_path, [node(op, "pre", "h")]))
+    assert reasons == [f"its activation is {name}, which is never near zero"]
 
 
 @pytest.mark.parametrize("straight", [node("Identity", "pre", "h"), node("Mul", "pre half", "h")], ids=str)
