@@ -26,7 +26,16 @@ TOLERANCE = 1e-4
 """The largest error of an output, relative to its largest entry, that counts as no difference."""
 _WRONG = 1e-2
 """An exact rewrite that is this far off is a defect of ours."""
-_ARGMAX = {"text-generation", "text-classification", "token-classification", "fill-mask", "image-classification"}
+_ARGMAX = {
+    "text-generation",
+    "seq2seq",
+    "text-classification",
+    "token-classification",
+    "fill-mask",
+    "image-classification",
+    "audio-classification",
+    "automatic-speech-recognition",
+}
 
 
 @dataclass(frozen=True, slots=True)

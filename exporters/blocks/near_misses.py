@@ -85,8 +85,13 @@ def _bent(hidden: ir.Value) -> Between | None:
 def _normalises(between: Between) -> bool:
     """Tell whether a source is made of values on the way, such as a row's mean: that is a norm over a residual."""
     inside = {output for node in between.nodes for output in node.outputs}
-    makers = (value.producer() for value in between.sources)
-    return any(not inside.isdisjoint(maker.inputs) for maker in makers if maker is not None)
+    pending = [node for value in between.sources if (node := value.producer()) is not None and not _is_product(node)]
+    for _ in range(_FURTHEST):
+        if any(value in inside for node in pending for value in node.inputs):
+            return True
+        before = [value.producer() for node in pending for value in node.inputs if value is not None]
+        pending = [node for node in before if node is not None and not _is_product(node)]
+    return False
 
 
 def _product(value: ir.Value) -> ir.Node | None:

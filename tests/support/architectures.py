@@ -123,7 +123,7 @@ ARCHITECTURES: dict[str, Callable[[], torch.nn.Module]] = {
         **{k: v for k, v in _CAUSAL.items() if k[-5:] != "_size"} | {"hidden_size": 32, "vocab_size": VOCABULARY},
     ),
     "StarCoder2": _made("Starcoder2ForCausalLM", "Starcoder2Config", **_GROUPED),
-    "StableLM": _made("StableLmForCausalLM", "StableLmConfig", **_CAUSAL),
+    "StableLM": _made("StableLmForCausalLM", "StableLmConfig", **_CAUSAL, partial_rotary_factor=0.5),
     "Nemotron (relu2)": _made("NemotronForCausalLM", "NemotronConfig", **_GROUPED, head_dim=8),
     "GPT-Neo": _made(
         "GPTNeoForCausalLM",

@@ -169,6 +169,24 @@ def test_a_product_with_something_that_is_no_projection(tmp_path):
     ]
 
 
+def test_a_norm_over_a_residual_is_no_activation(tmp_path):
+    """Where a sigmoid weighs what is added to a residual, all from there to the next product is elementwise."""
+    nodes = [
+        node("MatMul", "x first", "a"),
+        node("Sigmoid", "a", "s"),
+        node("Mul", "x s", "weighed"),
+        node("Add", "x weighed", "r"),
+        node("Pow", "r two", "squares"),
+        node("ReduceMean", "squares last", "mean"),
+        node("Sqrt", "mean", "rms"),
+        node("Div", "r rms", "normed"),
+        node("MatMul", "normed head", "y"),
+    ]
+    w = graphs.weights(f=D)
+    constants = {"first": w["up"], "head": w["down"], "two": np.full((), 2, np.float32), "last": np.array([-1])}
+    assert graphs.reasons(graphs.save(tmp_path / "m.onnx", nodes, constants)) == []
+
+
 def test_names_come_from_both_ends(tmp_path):
     nodes = graphs.plain_nodes()
     nodes[3] = node("MatMul", "h real", "second", name="enc/mlp/down/MatMul")
