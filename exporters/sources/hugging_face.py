@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from lazyneuron.engine.artifact import BATCH_AXIS, Source
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
-from lazyneuron.exporters.sources.dense import DenseModel
+from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
 from lazyneuron.exporters.sources.families.experts import write_out_experts
@@ -85,9 +86,15 @@ def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: 
         task=head.task,
         max_lengths={axis: limit for axis, limit in most.items() if axis in axes.values()},
         length=min([32, *most.values()]),
-        tokenizer=tokenizer_of(folder, most.get("sequence")) if "input_ids" in examples else None,
+        tokenizer=_tokenizer(folder, config, most) if "input_ids" in examples else None,
         labels=tuple(str(labels[i]) for i in sorted(labels)) if labels else None,
     )
+
+
+def _tokenizer(folder: Path, config: Config, most: dict[str, int]) -> Tokenizer | None:
+    found = tokenizer_of(folder, most.get("sequence"))
+    start = _token(config, "decoder_start_token_id")
+    return found if found is None or start is None else replace(found, decoder_start=start)
 
 
 def _parameters(module: torch.nn.Module) -> set[str]:
