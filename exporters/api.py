@@ -126,11 +126,14 @@ def export(
             hold_out=True,
             progress=progress,
         )
-        choices = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
+        sparsity = _sparsity(str(checkpoint), measured)
+        chosen = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
+        choices = {key: choice for key, choice in chosen.items() if choice.mode != "dense"}
+        if not choices:
+            raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
         comparison = compare_graphs(measured, choices, scratch, capped=settings.top_k is not None, progress=progress)
         shutil.rmtree(scratch)
         progress.step("writing the artifact")
-        sparsity = _sparsity(str(checkpoint), measured)
         made = _Made(folder, name, version, measured, choices, comparison, sparsity)
         manifest = _write(made)
         _validate(folder)
@@ -193,9 +196,20 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         ),
         quality=made.comparison.quality,
         calibration=made.measured.calibration,
-        notes=made.comparison.notes,
+        notes=made.comparison.notes + _left_dense(made),
         tokenizer=tokenizer,
         labels=dense.labels,
+    )
+
+
+def _left_dense(made: _Made) -> tuple[str, ...]:
+    """Say which blocks were not touched, and why."""
+    replaced = {choice.block.name for choice in made.choices.values()}
+    return tuple(
+        f"{block.name} stays dense: {block.density.mean:.1%} of its neurons are active, and its {block.activation} "
+        "leaves too few at zero to gain."
+        for block in made.sparsity.blocks
+        if block.name not in replaced
     )
 
 
@@ -222,7 +236,7 @@ def _require_blocks(checkpoint: str, ledger: Ledger) -> None:
         return
     skipped = next(iter(ledger.skipped.values()), None)
     why = f"; {len(ledger.skipped)} looked like one, the first, {skipped.name}: {skipped.reason}" if skipped else ""
-    raise CheckpointError(f"{checkpoint}: no MLP block with a ReLU between two projections in it{why}")
+    raise CheckpointError(f"{checkpoint}: no MLP block, an activation between two projections, in it{why}")
 
 
 def _model_name(name: str) -> str:

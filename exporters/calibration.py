@@ -89,7 +89,8 @@ def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[Inp
         hidden, x = values[block.hidden.name], values[block.up.x.name]
         mask = mask_for(inputs, block.rows)
         real = None if mask is None else _real_column(builder, values[mask.name])
-        _add_counts(builder, hidden, real, block.d_ff, _names(i)[:2])
+        size = builder.Abs(hidden) if block.signed else hidden
+        _add_counts(builder, size, hidden.dtype, real, block.d_ff, _names(i)[:2])
         _add_sums(builder, x, real, block.d_model, _names(i)[2:])
     for name in (name for i in range(len(blocks)) for name in _names(i)):
         graph.outputs.append(next(o for node in graph for o in node.outputs if o.name == name))
@@ -107,9 +108,11 @@ def _real_column(op: Builder, mask: ir.Value) -> ir.Value:
     return real
 
 
-def _add_counts(op: Builder, hidden: ir.Value, real: ir.Value | None, d_ff: int, names: list[str]) -> None:
-    dtype = (hidden.dtype or ir.DataType.FLOAT).numpy()
-    active = op.Cast(op.Greater(hidden, const(op, np.zeros((), dtype))), to=ir.DataType.INT32)
+def _add_counts(
+    op: Builder, size: ir.Value, dtype: ir.DataType | None, real: ir.Value | None, d_ff: int, names: list[str]
+) -> None:
+    zero = const(op, np.zeros((), (dtype or ir.DataType.FLOAT).numpy()))
+    active = op.Cast(op.Greater(size, zero), to=ir.DataType.INT32)
     flat = op.Reshape(active, const(op, [-1, d_ff]))
     rows = op.ReduceSum(flat, const(op, [1]), keepdims=0, _name=names[0])
     if real is not None:

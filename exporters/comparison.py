@@ -10,6 +10,7 @@ import onnxruntime as ort
 
 from lazyneuron.engine.artifact import Quality
 from lazyneuron.engine.errors import CheckpointError
+from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.examples import Example
 from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.measure import Measured
@@ -25,7 +26,16 @@ TOLERANCE = 1e-4
 """The largest error of an output, relative to its largest entry, that counts as no difference."""
 _WRONG = 1e-2
 """An exact rewrite that is this far off is a defect of ours."""
-_ARGMAX = {"text-generation", "text-classification", "token-classification", "fill-mask", "image-classification"}
+_ARGMAX = {
+    "text-generation",
+    "seq2seq",
+    "text-classification",
+    "token-classification",
+    "fill-mask",
+    "image-classification",
+    "audio-classification",
+    "automatic-speech-recognition",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +101,15 @@ def compare_graphs(
         measured.feeds(measured.held_out_examples()),
         argmax=dense.task in _ARGMAX,
     )
-    notes += [
-        f"{choice.block.name} is exact: the model reshapes its neurons between the projections."
-        for choice in choices.values()
-        if certified and choice.mode == "exact"
-    ]
+    notes += [_why_exact(choice.block) for choice in choices.values() if certified and choice.mode == "exact"]
     candidates = _candidates(measured, graph, session, choices)
     return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, capped=capped)))
+
+
+def _why_exact(block: Block) -> str:
+    if block.signed:
+        return f"{block.name} is exact: its activation is {block.activation}, and the certified screen is for relu."
+    return f"{block.name} is exact: the model reshapes its neurons between the projections."
 
 
 def _candidates(

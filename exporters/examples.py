@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lazyneuron.engine.artifact import InputSpec
 from lazyneuron.engine.errors import CalibrationError
 from lazyneuron.exporters.sources.dense import DenseModel
+from lazyneuron.exporters.targets import DECODER, encode_target
 
 __all__ = ["Array", "Example", "ExampleSet", "random_examples", "read_examples"]
 
@@ -45,6 +46,8 @@ class ExampleSet:
 
 def read_examples(path: Path, dense: DenseModel) -> ExampleSet:
     """Open a calibration file: `.npz`, or JSON Lines of `{"text": …}` or `{"inputs": {…}}`.
+
+    Beside a text an encoder–decoder's lines may have its `"target"`.
 
     Raises
     ------
@@ -136,7 +139,8 @@ def _example(line: str, dense: DenseModel, encode: Callable[[str, str], Example]
     except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{where}: not JSON ({error})") from error
     if isinstance(document, dict) and isinstance(document.get("text"), str):
-        return _checked(encode(document["text"], where), dense, where)
+        target = encode_target(dense, document.get("target"), where)
+        return _checked(encode(document["text"], where) | target, dense, where)
     if isinstance(document, dict) and isinstance(document.get("inputs"), dict):
         return _checked(document["inputs"], dense, where)
     got = f"keys {sorted(document)}" if isinstance(document, dict) else type(document).__name__
@@ -162,7 +166,8 @@ def _text_encoder(dense: DenseModel) -> Callable[[str, str], Example]:
         if not encoding.ids:
             raise CalibrationError(f"{where}: the text gives no token")
         by_role = {"tokens": encoding.ids, "mask": encoding.attention_mask, "token_types": encoding.type_ids}
-        return {s.name: np.asarray(by_role[s.role], s.dtype) for s in dense.inputs if s.role in by_role}
+        wanted = (s for s in dense.inputs if s.role in by_role and not s.name.startswith(DECODER))
+        return {s.name: np.asarray(by_role[s.role], s.dtype) for s in wanted}
 
     return encode
 

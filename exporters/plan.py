@@ -10,7 +10,11 @@ from lazyneuron.exporters.calibration import BlockCounts, density
 from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
 
-__all__ = ["Choice", "block_plan", "choose"]
+__all__ = ["BREAK_EVEN", "Choice", "block_plan", "choose"]
+
+
+BREAK_EVEN = 0.5
+"""The density at which `SparseDown` takes as long as the dense projection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +27,8 @@ class Choice:
         The block.
     mode
         `exact`: the down projection skips what the block's own activation and gate make zero, and what `top_k` cuts
-        off; `certified`: so does the up projection, as far as a sound bound shows it.
+        off; `certified`: so does the up projection, as far as a sound bound shows it; `gate`: so does the up projection
+        of a gated block, where the activated gate is zero; `dense`: it stays as it is.
     top_k
         The most neurons a row may use; 0: no cap.
     density
@@ -33,19 +38,24 @@ class Choice:
     """
 
     block: Block
-    mode: Literal["exact", "certified"]
+    mode: Literal["dense", "exact", "certified", "gate"]
     top_k: int
     density: Density
     screen: Screen | None = None
 
 
 def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: ExportSettings) -> list[Choice]:
-    """Choose what is done to each block."""
+    """Choose what is done to each block.
+
+    A block whose activation gives no zeros to skip stays dense, unless a cap makes some.
+    """
     choices = []
     for block, counted in zip(blocks, counts, strict=True):
         k = _cap(block, settings.top_k)
-        choice = Choice(block, "exact", k, density(counted, k))
-        if settings.mode == "certified" and not block.reshaped:
+        choice = Choice(block, "gate" if block.gating else "exact", k, density(counted, k))
+        if block.signed and not block.gating and choice.density.mean > BREAK_EVEN:
+            choice = replace(choice, mode="dense")
+        elif settings.mode == "certified" and block.screenable:
             screen = balanced(counted.channels, block.up.weight.read().T)
             choice = replace(choice, mode="certified", screen=screen)
         choices.append(choice)
@@ -68,14 +78,17 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         The share of neurons whose up projection is computed.
     """
     block = choice.block
+    assert choice.mode != "dense"
     up, down = 2 * block.d_model, 2 * block.d_out
     # The screen multiplies 8-bit codes of every neuron with those of the row.
     screen = block.d_ff * up if choice.mode == "certified" else 0
+    gate = block.d_ff * 2 * block.gate.weight.shape[0] if block.gate is not None else 0
     return BlockPlan(
         name=block.name,
-        operator="SparseMLP" if choice.mode == "certified" else "SparseDown",
+        operator="SparseDown" if choice.mode == "exact" else "SparseMLP",
         mode=choice.mode,
-        activation=block.activation,
+        activation=block.computed,
+        gated=block.gate is not None,
         d_model=block.d_model,
         d_ff=block.d_ff,
         d_out=block.d_out,
@@ -83,8 +96,8 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         density=choice.density,
         candidates=candidates,
         flops=BlockFlops(
-            dense_per_row=block.d_ff * (up + down),
-            per_row=screen,
+            dense_per_row=block.d_ff * (up + down) + gate,
+            per_row=screen + gate,
             int8_per_row=screen,
             per_candidate=up,
             per_active=down,

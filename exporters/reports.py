@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import Calibration, Density, Manifest
 from lazyneuron.exporters.blocks import Block, Skipped
+from lazyneuron.exporters.verdict import Verdict, judge
 
 __all__ = ["BlockSparsity", "ExportReport", "SparsityReport"]
 
@@ -25,6 +26,10 @@ class BlockSparsity:
         Shares of `d_ff` that fired.
     histogram
         int64 [d_ff + 1]: how many rows had so many neurons active.
+    gated
+        Whether a second projection is multiplied by the activated one.
+    gating, screenable
+        Whether zeros can spare the up projection, too: by the gate's own, and by the certified screen.
     """
 
     name: str
@@ -35,19 +40,23 @@ class BlockSparsity:
     top_k: int
     density: Density
     histogram: NDArray[np.int64]
+    gated: bool = False
+    gating: bool = False
+    screenable: bool = False
 
     @classmethod
     def of(cls, block: Block, density: Density, histogram: NDArray[np.int64]) -> "BlockSparsity":
         """Describe a block."""
-        return cls(
-            block.name, block.activation, block.d_model, block.d_ff, block.d_out, block.top_k, density, histogram
-        )
+        sizes = (block.d_model, block.d_ff, block.d_out, block.top_k)
+        ways = (block.gate is not None, block.gating, block.screenable)
+        return cls(block.name, block.activation, *sizes, density, histogram, *ways)
 
     def document(self) -> dict[str, Any]:
         """Return it for JSON; `density` is the mean over rows."""
         shares = self.density.model_dump(exclude={"mean"})
         sizes = {"d_model": self.d_model, "d_ff": self.d_ff, "d_out": self.d_out, "top_k": self.top_k}
-        return {"name": self.name, "activation": self.activation, **sizes, "density": self.density.mean, **shares}
+        kind = {"activation": self.activation, "gated": self.gated}
+        return {"name": self.name, **kind, **sizes, "density": self.density.mean, **shares}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +80,17 @@ class SparsityReport:
     skipped: tuple[Skipped, ...]
     calibration: Calibration
 
+    @property
+    def verdict(self) -> Verdict:
+        """Whether skipping can help."""
+        return judge(self.blocks)
+
     def document(self) -> dict[str, Any]:
         """Return it for JSON."""
         return {
             "checkpoint": self.checkpoint,
             "calibration": self.calibration.model_dump(),
+            "verdict": self.verdict.document(),
             "blocks": [block.document() for block in self.blocks],
             "skipped": [{"name": s.name, "reason": s.reason} for s in self.skipped],
         }

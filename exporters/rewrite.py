@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import InputSpec
 from lazyneuron.exporters.blocks import Block, find_blocks, replace_blocks
+from lazyneuron.exporters.blocks.block import Projection
 from lazyneuron.exporters.budgets import BUDGET_INPUT, RowBudgets
 from lazyneuron.exporters.build import Builder
 from lazyneuron.exporters.plan import Choice
@@ -95,8 +96,8 @@ class _Writer:
     def emit(self, op: Any, block: Block) -> ir.Value:  # noqa: ANN401 (onnxscript's builders have no types)
         """Build a block's operator and return what takes the place of the block's output."""
         choice = self._choices[block.name]
-        gating = {"activation": block.activation, "top_k": choice.top_k, "threshold": 0.0}
-        build = self._sparse_down if choice.screen is None else self._sparse_mlp
+        gating = {"activation": block.computed, "top_k": choice.top_k, "threshold": 0.0}
+        build = {"certified": self._certified, "gate": self._gate}.get(choice.mode, self._sparse_down)
         y, active, *candidates = build(op, block, choice, gating)
         self._counts["active", block.name] = active
         if candidates:
@@ -106,24 +107,44 @@ class _Writer:
         return result
 
     def _sparse_down(self, op: Any, block: Block, _: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
-        pre = self._pre(op, block)
-        operands = [pre, self._down(block), *self._biases(block), self.budgets.rows_of(op, block, pre)]
+        if block.computed == "identity":
+            pre, up_bias = self._float(op, block.hidden), None
+        else:
+            pre, up_bias = self._pre(op, block), None if block.up.part else self._bias(block, "up", block.up)
+        down_bias = self._bias(block, "down", block.down)
+        operands = [pre, self._down(block), up_bias, down_bias, self.budgets.rows_of(op, block, pre)]
         return _operator(op.SparseDown, operands, 2, gating)
 
-    def _sparse_mlp(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
-        x = block.up.x
-        if x.dtype != ir.DataType.FLOAT:
-            x = op.Cast(x, to=ir.DataType.FLOAT)
+    def _certified(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
         screen = choice.screen
         assert screen is not None
-        weights = [self._up(block), self._down(block), *self._biases(block)]
         absent = [None] * 5  # scores, gate and the scales of int8 weights
         shift, scale = (
             self._store(f"lazyneuron.{block.name}.screen_{name}", values)
             for name, values in (("shift", screen.shift), ("scale", screen.scale))
         )
-        operands = [x, *weights, self.budgets.rows_of(op, block, x), *absent, shift, scale]
+        operands = [*self._whole(op, block), *absent, shift, scale]
         return _operator(op.SparseMLP, operands, 3, {"mode": "certified", **gating})
+
+    def _gate(self, op: Any, block: Block, _: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        gate = block.gate
+        assert gate is not None
+        scores = gate.output
+        if gate.part:  # alone, so that the other part need not be computed
+            matrix = self._store(f"lazyneuron.{block.name}.gate", gate.weight.read())
+            scores = op.MatMul(gate.x, matrix)
+            if gate.bias is not None:
+                bias = gate.bias.astype(gate.weight.read().dtype)
+                scores = op.Add(scores, self._store(f"lazyneuron.{block.name}.gate_bias", bias))
+            scores.dtype = gate.output.dtype
+        operands = [*self._whole(op, block), self._float(op, scores)]
+        return _operator(op.SparseMLP, operands, 3, {"mode": "gate", **gating})
+
+    def _whole(self, op: Any, block: Block) -> list[ir.Value | None]:  # noqa: ANN401
+        """Return SparseMLP's operands up to the budget."""
+        x = self._float(op, block.up.x)
+        biases = [self._bias(block, "up", block.up), self._bias(block, "down", block.down)]
+        return [x, self._up(block), self._down(block), *biases, self.budgets.rows_of(op, block, x)]
 
     def attach_counts(self, which: str, blocks: Sequence[Block]) -> tuple[str | None, ...]:
         """Make each block's count of that name an output of the graph, with the axes of the block's rows."""
@@ -151,9 +172,13 @@ class _Writer:
             if node.op_type != "Dropout":
                 pre = getattr(op, node.op_type)(pre, *node.inputs[1:], **attributes)
                 pre.dtype = node.outputs[0].dtype
-        if pre.dtype != ir.DataType.FLOAT:
-            pre = op.Cast(pre, to=ir.DataType.FLOAT)
-        return pre
+        return self._float(op, pre)
+
+    def _float(self, op: Any, value: ir.Value) -> ir.Value:  # noqa: ANN401
+        if value.dtype == ir.DataType.FLOAT:
+            return value
+        cast: ir.Value = op.Cast(value, to=ir.DataType.FLOAT)
+        return cast
 
     def _up(self, block: Block) -> ir.Value:
         key = f"{block.up.weight.key}.T"
@@ -172,11 +197,9 @@ class _Writer:
             self._stored[key] = as_it_is
         return self._stored[key]
 
-    def _biases(self, block: Block) -> list[ir.Value | None]:
-        return [self._row(block, "up", block.up.bias), self._row(block, "down", block.down.bias)]
-
-    def _row(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
-        return None if values is None else self._store(f"lazyneuron.{block.name}.{which}_bias", values)
+    def _bias(self, block: Block, which: str, projection: Projection) -> ir.Value | None:
+        bias = projection.bias
+        return None if bias is None else self._store(f"lazyneuron.{block.name}.{which}_bias", bias)
 
     def _store(self, name: str, values: NDArray[np.generic]) -> ir.Value:
         tensor = ir.tensor(np.ascontiguousarray(values), name=name)

@@ -18,6 +18,10 @@ TASKS = (
     "fill-mask",
     "image-classification",
     "image-feature-extraction",
+    "object-detection",
+    "seq2seq",
+    "audio-classification",
+    "automatic-speech-recognition",
 )
 
 

@@ -8,17 +8,19 @@ import onnx_ir.passes.common as passes
 from onnxscript.rewriter import RewriteRule, RewriteRuleClassBase, RewriteRuleSet
 
 from lazyneuron.exporters.blocks.block import Block, Skipped
+from lazyneuron.exporters.blocks.curve import CurveBlock
+from lazyneuron.exporters.blocks.elementwise import ElementwiseBlock
+from lazyneuron.exporters.blocks.gated import GatedBlock
 from lazyneuron.exporters.blocks.gemm import GemmToMatMul
-from lazyneuron.exporters.blocks.not_taken import NotTaken
-from lazyneuron.exporters.blocks.refused_gemm import RefusedGemm
+from lazyneuron.exporters.blocks.near_misses import name_near_misses
 from lazyneuron.exporters.blocks.relu import ReluBlock
 from lazyneuron.exporters.blocks.relu_top_k import ReluTopKBlock
 from lazyneuron.exporters.blocks.rule import BlockRule, Emit, Ledger
 
 __all__ = ["RULES", "Block", "Emit", "Ledger", "Skipped", "find_blocks", "replace_blocks"]
 
-RULES: tuple[type[BlockRule], ...] = (ReluBlock, ReluTopKBlock, RefusedGemm, NotTaken)
-"""In the order in which they are asked; what refuses comes after what takes."""
+RULES: tuple[type[BlockRule], ...] = (ReluBlock, ReluTopKBlock, CurveBlock, GatedBlock, ElementwiseBlock)
+"""In the order in which they are asked: the narrow before the wide."""
 
 
 def find_blocks(model: ir.Model) -> Ledger:
@@ -38,6 +40,7 @@ def find_blocks(model: ir.Model) -> Ledger:
     for node in model.graph:
         for rule in rules:
             rule.match(model, model.graph, node, check_nodes_are_removable=False)
+    name_near_misses(model, ledger)
     return ledger
 
 

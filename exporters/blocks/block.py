@@ -12,6 +12,9 @@ from lazyneuron.engine.artifact import Activation, Axes
 __all__ = ["Block", "Projection", "Refusal", "Skipped", "Weight"]
 
 
+_NOT_NEGATIVE = {"relu", "relu2"}
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """A constant matrix.
@@ -47,6 +50,8 @@ class Projection:
         [out], float32.
     nodes
         The nodes that compute it.
+    part
+        Whether it is some columns of a wider projection, of which `product` and `output` are the part with the bias.
     """
 
     x: ir.Value
@@ -55,6 +60,7 @@ class Projection:
     weight: Weight
     bias: NDArray[np.float32] | None
     nodes: tuple[ir.Node, ...]
+    part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +72,13 @@ class Block:
     name
         For people: where it stands in the model. Unique in the graph.
     activation
-        Between the two projections.
+        Between the two projections, as people call it.
+    computed
+        What the operator computes of what it is given: the activation, or `identity` where that stays in the graph.
     up, down
         The projections.
+    gate
+        The projection that the activation is applied to where a second one, `up`, is multiplied by it; None elsewhere.
     layout
         Reshapes and casts between them, in the order of the graph.
     top_k
@@ -80,13 +90,15 @@ class Block:
     """
 
     name: str
-    activation: Activation
+    activation: str
+    computed: Activation
     up: Projection
     down: Projection
     layout: tuple[ir.Node, ...]
     top_k: int
     rows: Axes
     flattened: bool
+    gate: Projection | None = None
 
     @property
     def hidden(self) -> ir.Value:
@@ -97,6 +109,21 @@ class Block:
     def reshaped(self) -> bool:
         """Whether the neurons' values are brought to another shape between the two projections."""
         return any(node.op_type not in {"Cast", "Identity", "Dropout"} for node in self.layout)
+
+    @property
+    def signed(self) -> bool:
+        """Whether a neuron's value may be negative, so that it is active where its magnitude is above zero."""
+        return self.computed not in _NOT_NEGATIVE or self.gate is not None
+
+    @property
+    def screenable(self) -> bool:
+        """Whether the certified screen can stand in for the up projection."""
+        return not (self.signed or self.reshaped)
+
+    @property
+    def gating(self) -> bool:
+        """Whether the gate's zeros spare the up projection, too."""
+        return self.gate is not None and self.computed in _NOT_NEGATIVE
 
     @property
     def d_model(self) -> int:

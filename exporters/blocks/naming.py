@@ -12,13 +12,16 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 WRAPPED = "lazyneuron_wrapped"
 """The attribute by which our own wrapper modules hold the user's; no part of a name."""
 
+_OURS = {WRAPPED, "lazyneuron"}
+"""Parts of our own in weights' names."""
+
 
 def name_of(nodes: Iterable[ir.Node], weights: Iterable[str]) -> str:
     """Return the innermost scope that all nodes share, or else what their weights' or their own names begin with."""
     nodes = list(nodes)
     candidates = (
         [_scope(node) for node in nodes],
-        [weight.split(".")[:-1] for weight in weights],
+        [[part for part in weight.split(".")[:-1] if part not in _OURS] for weight in weights],
         [(node.name or "").strip("/").split("/")[:-1] for node in nodes],
     )
     for paths in candidates:

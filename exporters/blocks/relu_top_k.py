@@ -12,7 +12,7 @@ import onnx_ir as ir
 from lazyneuron.exporters.blocks.assemble import assemble
 from lazyneuron.exporters.blocks.block import Block
 from lazyneuron.exporters.blocks.gating import read_gate
-from lazyneuron.exporters.blocks.relu import is_relu
+from lazyneuron.exporters.blocks.relu import read_relu
 from lazyneuron.exporters.blocks.rule import BlockRule, down_product
 from lazyneuron.exporters.blocks.walk import through_layout
 
@@ -32,4 +32,5 @@ class ReluTopKBlock(BlockRule):
         if gate is None:
             return None
         activated, before = through_layout(gate.source)
-        return assemble(y, "relu", activated, (*before, *after), gate) if is_relu(activated) else None
+        relu = read_relu(activated)
+        return None if relu is None else assemble(y, relu, "relu", (*before, *after), gate)

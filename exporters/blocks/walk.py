@@ -8,11 +8,36 @@ from numpy.typing import NDArray
 
 from lazyneuron.exporters.blocks.block import Projection, Refusal, Weight
 
-__all__ = ["FLOATS", "constant", "leak", "of_layout", "projection", "rank_of", "row_bias", "through_layout", "weight"]
+__all__ = [
+    "FLOATS",
+    "QUANTISED",
+    "QUANTISED_REASON",
+    "constant",
+    "is_projection",
+    "leak",
+    "of_layout",
+    "projection",
+    "rank_of",
+    "reshapes",
+    "row_bias",
+    "through_casts",
+    "through_layout",
+    "weight",
+]
 
 FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+QUANTISED = {
+    "DequantizeLinear",
+    "DynamicQuantizeMatMul",
+    "MatMulBnb4",
+    "MatMulInteger",
+    "MatMulIntegerToFloat",
+    "MatMulNBits",
+    "QGemm",
+    "QLinearMatMul",
+}
+QUANTISED_REASON = "its weights are quantised already; export the model from its float weights"
 _LAYOUT = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast", "Dropout"}
-_QUANTISED = {"DequantizeLinear", "MatMulInteger", "QLinearMatMul", "MatMulNBits", "DynamicQuantizeLinear"}
 
 
 def of_layout(node: ir.Node) -> bool:
@@ -23,6 +48,20 @@ def of_layout(node: ir.Node) -> bool:
         source = node.inputs[0]
         return source is not None and source.dtype in FLOATS and node.outputs[0].dtype in FLOATS
     return True
+
+
+def reshapes(node: ir.Node) -> bool:
+    """Tell whether a node of the layout changes the shape."""
+    return of_layout(node) and node.op_type not in {"Cast", "Identity", "Dropout"}
+
+
+def through_casts(value: ir.Value) -> ir.Value:
+    """Walk up through casts between float types."""
+    node = value.producer()
+    while node is not None and of_layout(node) and not reshapes(node) and node.inputs[0] is not None:
+        value = node.inputs[0]
+        node = value.producer()
+    return value
 
 
 def through_layout(value: ir.Value) -> tuple[ir.Value, tuple[ir.Node, ...]]:
@@ -64,8 +103,8 @@ def weight(value: ir.Value | None) -> Weight | None:
     node = value.producer()
     if node is None or node.domain:
         return None
-    if node.op_type in _QUANTISED:
-        raise Refusal("its weights are quantised already; export the model from its float weights")
+    if node.op_type in QUANTISED:
+        raise Refusal(QUANTISED_REASON)
     if node.op_type == "Transpose" and (inner := weight(node.inputs[0])) is not None:
         perm = node.attributes.get_ints("perm", [1, 0])
         return inner if list(perm) == [0, 1] else _transposed(inner)
@@ -123,15 +162,58 @@ def projection(value: ir.Value) -> Projection | None:
             if bias is not None:
                 return Projection(inner.x, inner.product, value, inner.weight, bias, (*inner.nodes, node))
         return None
-    return _product(value)
+    return _part(node, value) if node.op_type in {"Split", "Slice"} else _product(value)
+
+
+def is_projection(value: ir.Value) -> bool:
+    """Tell whether a value is a projection, if only one that cannot be taken."""
+    try:
+        return projection(value) is not None
+    except Refusal:
+        return True
+
+
+def _part(node: ir.Node, value: ir.Value) -> Projection | None:
+    """Read some columns of a wider projection."""
+    source = node.inputs[0]
+    whole = projection(source) if source is not None else None
+    if whole is None or whole.part:
+        return None
+    columns = _split_columns(node, value) if node.op_type == "Split" else _slice_columns(node, whole.weight.shape[1])
+    rank = rank_of(whole.product, 0)
+    if columns is None or columns[2] not in {-1, rank - 1}:
+        return None
+    first, last, _ = columns
+    stored = whole.weight
+    part = Weight(
+        f"{stored.key}[{first}:{last}]", (stored.shape[0], last - first), lambda: stored.read()[:, first:last]
+    )
+    bias = None if whole.bias is None else whole.bias[first:last]
+    return Projection(whole.x, value, value, part, bias, (), part=True)
+
+
+def _split_columns(node: ir.Node, value: ir.Value) -> tuple[int, int, int] | None:
+    """Return the first column of a part, the one after its last, and the axis."""
+    sizes = [output.shape[-1] if output.shape is not None else None for output in node.outputs]
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(known) < len(sizes):
+        return None
+    place = next(i for i, output in enumerate(node.outputs) if output is value)
+    return sum(known[:place]), sum(known[: place + 1]), node.attributes.get_int("axis", 0) or 0
+
+
+def _slice_columns(node: ir.Node, width: int) -> tuple[int, int, int] | None:
+    start, end, axis, step = (constant(v) for v in (*node.inputs[1:], None, None)[:4])
+    if start is None or end is None or start.size != 1 or axis is None or (step is not None and step.item() != 1):
+        return None
+    first, last, _ = slice(int(start.item()), int(end.item())).indices(width)
+    return (first, last, int(axis.item())) if last > first else None
 
 
 def _product(value: ir.Value) -> Projection | None:
     node = value.producer()
     if node is None or node.domain:
         return None
-    if node.op_type in _QUANTISED:
-        raise Refusal("its weights are quantised already; export the model from its float weights")
     if node.op_type == "Gemm" and weight(node.inputs[1]) is not None:
         raise Refusal(f"its projection {node.name} is a Gemm with transA or with a C that is no constant row")
     if node.op_type != "MatMul":

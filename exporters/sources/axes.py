@@ -1,23 +1,27 @@
 """Names for symbolic axes: `batch` for axis 0, and one name a length that may differ between requests."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import onnx_ir as ir
 
 from lazyneuron.engine.artifact import BATCH_AXIS, Axes
 
-__all__ = ["Group", "axes_of", "name_axes"]
+__all__ = ["Axis", "Group", "axes_of", "name_axes"]
 
-Group = Sequence[tuple[str, int]]
-"""Axes of inputs, by the input's name and the axis's place."""
+Axis = tuple[str, int]
+"""An axis of an input, by the input's name and the axis's place."""
+Group = Sequence[Axis]
 
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 _GENERATED = re.compile(r"s\d+|u\d+|unk_*\d+|.*_axis_\d+")
 """What torch and ONNX Runtime call an axis that nobody named."""
 
 
-def name_axes(graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = ()) -> None:
+def name_axes(
+    graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = (), named: Mapping[Axis, str] = MappingProxyType({})
+) -> None:
     """Rename the symbolic axes of every value in the graph.
 
     Axis 0 of every input becomes `batch`. Another axis keeps its name where `keep` says so and it has one; else it is
@@ -29,6 +33,8 @@ def name_axes(graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = ()) ->
         Whether the axes' names are a person's.
     agreeing
         Groups of axes whose lengths must agree though the graph has them by several names.
+    named
+        Axes that have a name given; those of one name agree.
     """
     symbols = _name_unnamed(graph)
     same = {symbols[axis]: symbols[group[0]] for group in agreeing for axis in group if axis in symbols}
@@ -37,6 +43,7 @@ def name_axes(graph: ir.Graph, *, keep: bool, agreeing: Iterable[Group] = ()) ->
     for (name, axis), symbol in symbols.items():
         if symbol not in names:
             first.setdefault(same.get(symbol, symbol), f"{name}_length" if axis == 1 else f"{name}_axis_{axis}")
+    names |= {symbols[axis]: name for axis, name in named.items() if symbols.get(axis) not in {None, *names}}
     for symbol in {*symbols.values()} - {*names}:
         leader = same.get(symbol, symbol)
         kept = keep and not _GENERATED.fullmatch(leader)

@@ -20,10 +20,13 @@ class Tokenizer:
         What stands in `tokenizer.json`.
     max_length
         The most tokens that the model takes.
+    decoder_start
+        The token that an encoder–decoder's target begins with.
     """
 
     content: str
     max_length: int
+    decoder_start: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,22 @@
 """A Hugging Face directory (config.json and safetensors), or a hub name where there is a network."""
 
+import inspect
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import torch
 
-from lazyneuron.engine.artifact import Source
+from lazyneuron.engine.artifact import BATCH_AXIS, Source
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
-from lazyneuron.exporters.sources.dense import DenseModel
+from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
+from lazyneuron.exporters.sources.families.experts import write_out_experts
 from lazyneuron.exporters.sources.families.family import Config
 from lazyneuron.exporters.sources.normal import normalise
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
@@ -44,26 +48,32 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
     family = family_of(model_type)
     if family is None:
         known = ", ".join(t for f in FAMILIES for t in f.model_types)
-        raise CheckpointError(f"{checkpoint}: model_type {model_type!r} is not known; expected one of {known}")
+        raise CheckpointError(
+            f"{checkpoint}: model_type {model_type!r} is not known; expected {known}, or another encoder, decoder or "
+            "encoder–decoder that transformers knows"
+        )
     head = family.head(architecture, task)
     if head is None:
-        tasks = ", ".join(h.task for h in family.heads)
+        tasks = ", ".join(dict.fromkeys(h.task for h in family.heads))
         raise CheckpointError(f"{checkpoint}: a {model_type} model has no {task} head here; expected one of {tasks}")
     return _export(folder, checkpoint, family, head, weights)
 
 
 def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path]) -> DenseModel:
     module, config = _load(folder, checkpoint, head)
-    longest = family.max_length(config)
-    length = _LENGTH if longest is None else min(_LENGTH, longest)
-    examples = family.inputs(config, _BATCH, length)
-    # Dims without names, since torch refuses one name for two inputs that it could broadcast; `agreeing` joins them.
-    axes = (0, *family.ragged)
-    dynamic = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name in examples}
-    graph = to_onnx(_Output(module, head.output), examples, dynamic, (head.output,), what=checkpoint)
-    agreeing = [[(name, axis) for name in examples] for axis in family.ragged]
-    model = normalise(graph, keep_axes=False, agreeing=agreeing)
-    labels = getattr(config, "id2label", None) if head.task.endswith("classification") else None
+    most = family.max_lengths(config)
+    length = min([_LENGTH, *most.values()])
+    taken = _parameters(module)
+    examples = {name: value for name, value in family.inputs(config, _BATCH, length).items() if name in taken}
+    axes = {(name, axis): called for name in examples for axis, called in family.axes(name).items()}
+    # Dims without names, since torch refuses one name for two inputs that it could broadcast; `named` joins them.
+    free = {name: [0, *family.axes(name)] for name in examples}
+    dynamic = {name: dict.fromkeys(free[name], torch.export.Dim.DYNAMIC) for name in examples}
+    graph = to_onnx(_Outputs(module, head.outputs), examples, dynamic, head.outputs, what=checkpoint)
+    model = normalise(graph, keep_axes=False, named=axes)
+    for value in model.graph.outputs:  # torch may have an expression for it
+        value.shape = ir.Shape([ir.SymbolicDim(BATCH_AXIS), *(value.shape or ())[1:]])
+    labels = getattr(config, "id2label", None) if head.task.endswith(("classification", "detection")) else None
     return DenseModel(
         model=model,
         source=Source(
@@ -71,27 +81,48 @@ def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: 
             name=folder.name if Path(checkpoint).is_dir() else checkpoint,
             digest=digest_files([folder / "config.json", *weights]),
         ),
-        inputs=input_specs(model.graph, checkpoint, pad_token=config.pad_token_id or 0 if family.ragged else 0),
+        inputs=input_specs(model.graph, checkpoint, pad_token=_token(config, "pad_token_id") or 0),
         outputs=output_specs(model.graph, checkpoint),
         task=head.task,
-        max_lengths=dict.fromkeys(family.ragged.values(), longest) if longest else {},
-        length=min(32, longest or 32),
-        tokenizer=tokenizer_of(folder, longest) if family.ragged else None,
+        max_lengths={axis: limit for axis, limit in most.items() if axis in axes.values()},
+        length=min([32, *most.values()]),
+        tokenizer=_tokenizer(folder, config, most) if "input_ids" in examples else None,
         labels=tuple(str(labels[i]) for i in sorted(labels)) if labels else None,
     )
 
 
-class _Output(torch.nn.Module):
-    """Gives one field of a model's answer."""
+def _tokenizer(folder: Path, config: Config, most: dict[str, int]) -> Tokenizer | None:
+    found = tokenizer_of(folder, most.get("sequence"))
+    start = _token(config, "decoder_start_token_id")
+    return found if found is None or start is None else replace(found, decoder_start=start)
 
-    def __init__(self, model: torch.nn.Module, field: str) -> None:
+
+def _parameters(module: torch.nn.Module) -> set[str]:
+    """Return the names of what a module's forward takes."""
+    return set(inspect.signature(module.forward).parameters)
+
+
+def _token(config: Config, name: str) -> int | None:
+    """Return a special token's id; some models have several, of which the first counts."""
+    for part in (config, config.get_text_config()):
+        value = getattr(part, name, None)
+        value = value[0] if isinstance(value, list) and value else value
+        if isinstance(value, int):
+            return value
+    return None
+
+
+class _Outputs(torch.nn.Module):
+    """Gives some fields of a model's answer."""
+
+    def __init__(self, model: torch.nn.Module, fields: tuple[str, ...]) -> None:
         super().__init__()
         self.lazyneuron_wrapped = model
-        self.field = field
+        self.fields = fields
 
-    def forward(self, **inputs: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = getattr(self.lazyneuron_wrapped(**inputs), self.field)
-        return answer
+    def forward(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        answer = self.lazyneuron_wrapped(**inputs)
+        return tuple(getattr(answer, field) for field in self.fields)
 
 
 def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, Config]:
@@ -119,7 +150,10 @@ def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, C
         )
     if getattr(module.config, "use_cache", False):
         module.config.use_cache = False
-    return module.eval(), module.config
+    config = module.config
+    module = (module.get_encoder() if head.encoder else module).eval()
+    write_out_experts(module, checkpoint)
+    return module, config
 
 
 def _architecture(folder: Path, checkpoint: str) -> tuple[str, str]:

@@ -55,8 +55,8 @@ def _show(report: "SparsityReport") -> None:
             console.print("[yellow]On random input, which says little about real input: give --calibration.[/yellow]")
         else:
             console.print(f"Over {rows} rows of {report.calibration.name} ({report.calibration.examples} examples).")
-    else:
-        console.print("No MLP block that lazyneuron can make sparse: it needs a ReLU between two projections.")
+    verdict = report.verdict
+    console.print(verdict.sentence, style=None if verdict.helps else "bold yellow", markup=False, highlight=False)
     for skipped in report.skipped:
         console.print(f"not taken: {skipped.name}: {skipped.reason}", markup=False, soft_wrap=True)
 
@@ -65,19 +65,25 @@ def _table(report: "SparsityReport") -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    gated = any(block.top_k for block in report.blocks)
+    capped = any(block.top_k for block in report.blocks)
     highest = max(block.density.p99 for block in report.blocks)
     table = Table(title="Density: the share of neurons active in a row", title_justify="left", box=SIMPLE_HEAD)
     table.add_column("block", overflow="fold", min_width=8)
-    for column in ("d_ff", *(["k"] if gated else []), "mean", "p95", "p99", "never"):
+    for column in ("d_ff", *(["k"] if capped else []), "mean", "p95", "p99", "never"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column(f"rows, 0 to {highest:.0%}", no_wrap=True)
     for block in report.blocks:
         d = block.density
         shares = [f"{100 * share:.2f} %" for share in (d.mean, d.p95, d.p99, d.never_active)]
-        sizes = [str(block.d_ff), *([str(block.top_k or "–")] if gated else [])]
-        table.add_row(block.name, *sizes, *shares, _curve(block, highest))
+        sizes = [str(block.d_ff), *([str(block.top_k or "–")] if capped else [])]
+        table.add_row(_name(block), *sizes, *shares, _curve(block, highest))
     return table
+
+
+def _name(block: "BlockSparsity") -> str:
+    """Return a block's name, with its activation where that is not the plain one."""
+    kind = f"gated {block.activation}" if block.gated else block.activation
+    return block.name if kind == "relu" else f"{block.name} ({kind})"
 
 
 def _curve(block: "BlockSparsity", highest: float) -> str:

@@ -2,35 +2,51 @@
 
 import torch
 
-from lazyneuron.exporters.sources.families.family import Config, Family, Head, text_inputs
+from lazyneuron.exporters.sources.families.family import Config, Family, Head, longest, text_inputs
 
-__all__ = ["FAMILY"]
+__all__ = ["FAMILY", "HEADS", "encoder_inputs", "encoder_length"]
 
-_WITHOUT_SEGMENTS = {"roberta", "xlm-roberta", "camembert", "distilbert"}
+_FROM_PADDING = {
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "longformer",
+    "mpnet",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+}
+"""RoBERTa and its kin count positions from the padding token's id on."""
+
+HEADS = (
+    Head("feature-extraction", "Model", "AutoModel", ("last_hidden_state",)),
+    Head("fill-mask", "ForMaskedLM", "AutoModelForMaskedLM", ("logits",)),
+    Head("text-classification", "ForSequenceClassification", "AutoModelForSequenceClassification", ("logits",)),
+    Head("token-classification", "ForTokenClassification", "AutoModelForTokenClassification", ("logits",)),
+)
 
 
-def _inputs(config: Config, batch: int, length: int) -> dict[str, torch.Tensor]:
+def encoder_inputs(config: Config, batch: int, length: int) -> dict[str, torch.Tensor]:
+    """Make token ids, a mask, and token types where the model has more than one."""
     inputs = text_inputs(config, batch, length)
-    if config.model_type not in _WITHOUT_SEGMENTS:
+    if (getattr(config, "type_vocab_size", None) or 0) > 1:
         inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
     return inputs
 
 
-def _max_length(config: Config) -> int | None:
-    # RoBERTa counts positions from the padding token's id on.
-    offset = config.pad_token_id + 1 if config.model_type in {"roberta", "xlm-roberta", "camembert"} else 0
-    return int(config.max_position_embeddings) - offset
+def encoder_length(config: Config) -> int | None:
+    """Return the most tokens."""
+    most = longest(config)
+    offset = config.pad_token_id + 1 if config.model_type in _FROM_PADDING else 0
+    return None if most is None else most - offset
 
 
 FAMILY = Family(
-    model_types=("bert", "electra", *sorted(_WITHOUT_SEGMENTS)),
-    heads=(
-        Head("feature-extraction", "Model", "AutoModel", "last_hidden_state"),
-        Head("fill-mask", "ForMaskedLM", "AutoModelForMaskedLM", "logits"),
-        Head("text-classification", "ForSequenceClassification", "AutoModelForSequenceClassification", "logits"),
-        Head("token-classification", "ForTokenClassification", "AutoModelForTokenClassification", "logits"),
-    ),
-    inputs=_inputs,
+    model_types=("bert", "electra", "roberta", "xlm-roberta", "camembert", "distilbert"),
+    heads=HEADS,
+    inputs=encoder_inputs,
     ragged={1: "sequence"},
-    max_length=_max_length,
+    max_length=encoder_length,
 )

@@ -85,7 +85,8 @@ def exported(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     model = make(request.param)
     model.save_pretrained(folder / "checkpoint")
-    report = lazyneuron.export(folder / "checkpoint", folder / "models" / request.param)
+    task = MAKERS[request.param][2]  # of a T5 with both halves, the encoder's
+    report = lazyneuron.export(folder / "checkpoint", folder / "models" / request.param, task=task)
     torch_model = model.encoder if request.param == "t5" else model
     return torch_model, lazyneuron.load(report.path), report, MAKERS[request.param]
 
@@ -208,8 +209,10 @@ class TestRefusals:
 
     def test_unknown_family(self, checkpoint):
         config = json.loads((checkpoint / "config.json").read_text())
-        (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "mamba"}))
-        with pytest.raises(CheckpointError, match=r"model_type 'mamba' is not known; expected one of bert, "):
+        (checkpoint / "config.json").write_text(json.dumps(config | {"model_type": "parrot"}))
+        with pytest.raises(
+            CheckpointError, match=r"model_type 'parrot' is not known; expected wav2vec2, .* or another"
+        ):
             read_checkpoint(str(checkpoint))
 
     def test_a_head_that_the_family_lacks(self, checkpoint):
@@ -227,13 +230,18 @@ class TestRefusals:
         with pytest.raises(CheckpointError, match=r"no weights for 1 tensors"):
             read_checkpoint(str(checkpoint))
 
-    def test_gelu_is_named(self, tmp_path):
+    def test_what_exact_skipping_cannot_help_is_told_with_the_numbers(self, tmp_path):
         torch.manual_seed(0)
         bert("gelu").save_pretrained(tmp_path / "checkpoint")
-        with pytest.raises(CheckpointError, match=r"no MLP block with a ReLU.*activation gelu is not taken") as caught:
+        words = r"cannot help this checkpoint: 100\.0% of the neurons are active \(gelu has hardly a zero\).*--top-k"
+        with pytest.raises(CheckpointError, match=words) as caught:
             lazyneuron.export(tmp_path / "checkpoint", tmp_path / "models" / "gelu")
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "models").exists()
+        report = lazyneuron.export(tmp_path / "checkpoint", tmp_path / "models" / "gelu", top_k=9)
+        assert {(b.operator, b.activation, b.top_k) for b in report.manifest.blocks} == {("SparseDown", "gelu", 9)}
+        assert report.manifest.quality.outputs[0].max_rel_error > 1e-3
+        assert not report.sparsity.verdict.helps
 
     def test_a_missing_folder_is_not_looked_for_on_a_hub(self, tmp_path):
         with pytest.raises(CheckpointError, match="no such file or folder"):

@@ -9,6 +9,7 @@ import pytest
 
 from lazyneuron.cli import main
 from tests.exporters import graphs
+from tests.exporters.activations import CONSTANTS, FORMS
 
 
 def run(capsys, *args: str) -> tuple[int, str, str]:
@@ -48,8 +49,26 @@ def test_inspect_names_what_was_not_taken(capsys, tmp_path):
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(graphs.node("Tanh", "pre", "h")), graphs.weights())
     status, out, _ = run(capsys, "inspect", str(path))
     assert status == 0
-    assert "No MLP block that lazyneuron can make sparse" in out
-    assert "not taken: enc.mlp: activation tanh is not taken in this version; relu is" in out
+    assert "No MLP block was found" in out
+    assert "not taken: enc.mlp: its activation is tanh, which is never near zero" in out
+
+
+def test_inspect_says_that_it_cannot_help_with_the_numbers(capsys, tmp_path):
+    nodes = graphs.plain_nodes()
+    nodes[2:3] = FORMS["silu, composed"][1]
+    path = graphs.save(tmp_path / "m.onnx", nodes, graphs.weights() | CONSTANTS)
+    status, out, _ = run(capsys, "inspect", str(path))
+    assert status == 0
+    words = " ".join(out.split())
+    assert "(silu)" in words
+    assert "Exact skipping cannot help this checkpoint: 100.0% of the neurons are active" in words
+    assert "at most 0.0% of the MLP blocks' operations are for zeros" in words
+    _, out, _ = run(capsys, "inspect", str(path), "--json")
+    document = json.loads(out)
+    assert [(b["activation"], b["gated"]) for b in document["blocks"]] == [("silu", False)]
+    assert document["blocks"][0]["density"] == pytest.approx(1, abs=1e-3)
+    assert document["verdict"]["helps"] is False
+    assert document["verdict"]["saved_exact"] == pytest.approx(0, abs=1e-3)
 
 
 def test_export_says_what_it_made(capsys, checkpoint, tmp_path):
