@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lazyneuron.engine.artifact import BATCH_AXIS, InputSpec, Manifest
 from lazyneuron.engine.errors import InputError
+from lazyneuron.engine.origins import Origin
 
 __all__ = ["Array", "Request", "make_request"]
 
@@ -33,6 +34,8 @@ class Request:
         The product of its ragged lengths (1 where nothing is ragged).
     shape_key
         Requests with equal keys can share a batch.
+    origin
+        The text or image that the inputs were made from; None where the caller gave tensors.
     """
 
     inputs: Mapping[str, Array]
@@ -41,6 +44,7 @@ class Request:
     batch: int
     length: int
     shape_key: Hashable
+    origin: Origin | None = None
 
     @property
     def tokens(self) -> int:
@@ -48,7 +52,9 @@ class Request:
         return self.batch * self.length
 
 
-def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float) -> Request:
+def make_request(
+    manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float, origin: Origin | None = None
+) -> Request:
     """Check `inputs` against the manifest.
 
     Raises
@@ -70,7 +76,7 @@ def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: fl
     ragged = {axis: size for axis, size in axes.items() if axis != BATCH_AXIS}
     key = () if manifest.paddable else tuple(sorted(ragged.items()))
     length = math.prod(ragged.values())
-    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key)
+    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key, origin)
 
 
 def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:

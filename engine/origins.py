@@ -1,0 +1,54 @@
+"""What a request was made from, where that was no tensor: a text or an image. It is needed to read the answer."""
+
+from dataclasses import dataclass
+
+__all__ = ["Origin", "Picture", "Span", "Text", "Token"]
+
+Span = tuple[int, int]
+"""The characters of the text from the first, included, to the second, not included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token.
+
+    Attributes
+    ----------
+    id
+        Its place in the vocabulary.
+    piece
+        The word piece as the vocabulary has it.
+    span
+        The characters that it stands for; None where the text is not known.
+    added
+        Whether the tokenizer added it, as it does `[CLS]`; False where the text is not known.
+    """
+
+    id: int
+    piece: str
+    span: Span | None = None
+    added: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text as its tokens; what was cut off is not among them."""
+
+    tokens: tuple[Token, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image before it was resized.
+
+    Attributes
+    ----------
+    height, width
+        In pixels.
+    """
+
+    height: int
+    width: int
+
+
+Origin = Text | Picture
