@@ -64,9 +64,11 @@ class ImageEncoder:
         if spec.crop is not None:
             pixels = _cropped(pixels, *spec.crop)
         # float64 for the product and float32 after it, as transformers has it.
-        values = (pixels * spec.rescale if spec.rescale is not None else pixels).astype(np.float32)
+        scaled = pixels if spec.rescale is None else np.multiply(pixels, spec.rescale, dtype=np.float64)
+        values = scaled.astype(np.float32)
         if spec.mean is not None and spec.std is not None:
-            values = (values - np.asarray(spec.mean, np.float32)) / np.asarray(spec.std, np.float32)
+            values -= np.asarray(spec.mean, np.float32)
+            values /= np.asarray(spec.std, np.float32)
         return np.ascontiguousarray(values.transpose(2, 0, 1))
 
 

@@ -24,7 +24,7 @@ from lazyneuron.engine.errors import InputError, LazyneuronError
 from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
-from lazyneuron.engine.origins import Origin
+from lazyneuron.engine.origins import Origin, image_content
 from lazyneuron.engine.requests import Array, Request, make_request
 from lazyneuron.engine.session import open_session
 from lazyneuron.engine.text import TextEncoder
@@ -71,9 +71,14 @@ class Prediction:
         return self.reader(top)
 
     @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What `read` gives, with five candidates."""
+        return self.read()
+
+    @property
     def answer(self) -> Answer | None:
-        """The answer for one text or image, with five candidates; of several examples the first's."""
-        return next(iter(self.read()), None)
+        """The answer for one text or image; of several examples the first's."""
+        return next(iter(self.answers), None)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -181,7 +186,7 @@ class Model:
         if isinstance(inputs, bytes | Path):
             if self._image_encoder is None:
                 raise self._refused("image", "image preprocessor")
-            arrays, origin = self._image_encoder.encode(_content(inputs))
+            arrays, origin = self._image_encoder.encode(image_content(inputs))
             return make_request(self.manifest, arrays, budget, origin)
         return make_request(self.manifest, inputs, budget)
 
@@ -290,12 +295,3 @@ class Model:
 
 def _sum(counts: Array, where: NDArray[np.bool_] | bool = True) -> int:
     return int(np.sum(counts, dtype=np.int64, where=where))
-
-
-def _content(image: bytes | Path) -> bytes:
-    if isinstance(image, bytes):
-        return image
-    try:
-        return image.read_bytes()
-    except OSError as error:
-        raise InputError("image", got=f"{image} ({error.strerror})", expected="an image file") from None

@@ -1,8 +1,11 @@
 """What a request was made from, where that was no tensor: a text or an image. It is needed to read the answer."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["Origin", "Picture", "Span", "Text", "Token"]
+from lazyneuron.engine.errors import InputError
+
+__all__ = ["Origin", "Picture", "Span", "Text", "Token", "image_content"]
 
 Span = tuple[int, int]
 """The characters of the text from the first, included, to the second, not included."""
@@ -52,3 +55,19 @@ class Picture:
 
 
 Origin = Text | Picture
+
+
+def image_content(image: bytes | Path) -> bytes:
+    """Return an image file's bytes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    if isinstance(image, bytes):
+        return image
+    try:
+        return image.read_bytes()
+    except OSError as error:
+        raise InputError("image", got=f"{image} ({error.strerror})", expected="an image file") from None

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyneuron.engine.artifact import Problem
 from lazyneuron.engine.origins import Span
 
 __all__ = [
@@ -57,7 +58,7 @@ class Classification:
 
     kind: ClassVar[str] = "classification"
     candidates: tuple[Candidate, ...]
-    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    problem: Problem = "single_label"
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import torch
 from lazyneuron.engine.artifact import Source
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
+from lazyneuron.exporters.sources import sentences
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
 from lazyneuron.exporters.sources.families.family import Config
 from lazyneuron.exporters.sources.normal import normalise
+from lazyneuron.exporters.sources.preprocessing import with_preprocessing
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
+from lazyneuron.exporters.sources.sentences import Pooling, pooling_of
 from lazyneuron.exporters.sources.tokenizer import tokenizer_of
 from lazyneuron.exporters.sources.torch_export import to_onnx
 
@@ -45,15 +49,22 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
     if family is None:
         known = ", ".join(t for f in FAMILIES for t in f.model_types)
         raise CheckpointError(f"{checkpoint}: model_type {model_type!r} is not known; expected one of {known}")
-    head = family.head(architecture, task)
+    pooling = pooling_of(folder, checkpoint, task)
+    head = family.head(architecture, task if pooling is None else "feature-extraction")
     if head is None:
         tasks = ", ".join(h.task for h in family.heads)
         raise CheckpointError(f"{checkpoint}: a {model_type} model has no {task} head here; expected one of {tasks}")
-    return _export(folder, checkpoint, family, head, weights)
+    if pooling is not None:
+        head = replace(head, task=sentences.TASK, output=sentences.OUTPUT)
+    return with_preprocessing(_export(folder, checkpoint, family, head, weights, pooling), folder)
 
 
-def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path]) -> DenseModel:
+def _export(
+    folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path], pooling: Pooling | None
+) -> DenseModel:
     module, config = _load(folder, checkpoint, head)
+    if pooling is not None:
+        pooling.attach(module)
     longest = family.max_length(config)
     length = _LENGTH if longest is None else min(_LENGTH, longest)
     examples = family.inputs(config, _BATCH, length)
