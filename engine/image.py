@@ -1,7 +1,6 @@
 """Image files to the pixels that a model takes, by Pillow: the arithmetic of transformers' own processors."""
 
 import math
-import warnings
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -97,16 +96,16 @@ def _decoded(content: bytes, mode: str, tensor: str) -> "Image":
     except ImportError:
         expected = f"a tensor named {tensor}, or Pillow beside the model: pip install 'lazyneuron[image]'"
         raise InputError("image", got="an image file", expected=expected) from None
+    most = f"at most {MAX_PIXELS:,} pixels"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow's own limit, which ours stands below
-            image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
-        size = f"{image.width} × {image.height} pixels"
+        image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
-            raise InputError("image", got=size, expected=f"at most {MAX_PIXELS:,} pixels")
+            raise InputError("image", got=f"{image.width} × {image.height} pixels", expected=most)
         return ImageOps.exif_transpose(image).convert(mode)
     except InputError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
+        raise InputError("image", got=f"{len(content)} bytes that hold far more pixels", expected=most) from error
     except Exception as error:  # each of Pillow's decoders has its own
         reason = "" if isinstance(error, UnidentifiedImageError) else f" that do not decode ({_short(error)})"
         expected = f"an image file: {', '.join(FORMATS)}"

@@ -167,6 +167,23 @@ def write_vector_model(folder: Path, name: str = "vector", version: int = 1, siz
     return _write(graph, target, inputs, (OutputSpec(name="logits", dtype="float32", shape=("batch", size.classes)),))
 
 
+def manifest_of(**fields: object) -> Manifest:
+    """Make a manifest of what the test is about; the rest is of no matter."""
+    rest = {
+        "format_version": 1,
+        "name": "model",
+        "version": 1,
+        "created_by": "tests/support/artifacts.py",
+        "source": Source(kind="onnx_file", name="none", digest="sha256:" + "0" * 64),
+        "mode": "exact",
+        "files": {MODEL_FILE: {"sha256": "0" * 64, "bytes": 0}},
+        "budget_input": None,
+        "blocks": (_block_plan(Size(), 0, ("batch",)),),
+        "quality": None,
+    }
+    return Manifest.model_validate({**rest, **fields})
+
+
 _MASK = InputSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), role="mask", pad=0)
 
 
