@@ -85,3 +85,40 @@ def vit(folder: Path, **config: Any) -> torch.nn.Module:
     model = transformers.ViTForImageClassification(transformers.ViTConfig(**_VIT, **config))
     transformers.ViTImageProcessor(size={"height": 24, "width": 24}).save_pretrained(folder)
     return save(folder, model, spread=1.5)
+
+
+def detr(folder: Path, **config: Any) -> torch.nn.Module:
+    """Write a DETR and its image processor, which keeps an image's shape."""
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    model = transformers.DetrForObjectDetection(
+        transformers.DetrConfig(
+            use_timm_backbone=False,
+            use_pretrained_backbone=False,
+            backbone=None,
+            backbone_config=backbone,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=64,
+            decoder_ffn_dim=64,
+            num_queries=12,
+            **config,
+        )
+    )
+    transformers.DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96}).save_pretrained(folder)
+    return save(folder, model, spread=3.0)
+
+
+def t5(folder: Path) -> torch.nn.Module:
+    """Write a T5 and a tokenizer that ends each text with `[SEP]`."""
+    config = transformers.T5Config(
+        d_model=32, d_kv=8, d_ff=72, num_layers=2, num_heads=4, vocab_size=len(PIECES), decoder_start_token_id=0,
+        eos_token_id=3, pad_token_id=0,
+    )  # fmt: skip
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=word_pieces(), eos_token="[SEP]", pad_token="[PAD]")
+    fast.save_pretrained(folder)
+    return save(folder, transformers.T5ForConditionalGeneration(config))
