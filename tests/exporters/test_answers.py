@@ -23,7 +23,7 @@ def exported(folder: Path, model_type: str, task: str | None = None) -> Any:
     family = family_of(model_type)
     if family is None or family.head("", task) is None:
         pytest.skip(f"this version reads no {model_type} for {task or 'anything'}")
-    return lazyneuron.load(lazyneuron.export(folder, folder / "models" / "made", task=task).path)
+    return lazyneuron.load(lazyneuron.export(folder, folder / "models" / "made").path)
 
 
 def pipeline(task: str, folder: Path) -> Any:
