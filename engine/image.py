@@ -101,7 +101,9 @@ def _decoded(content: bytes, mode: str, tensor: str) -> "Image":
         image: Image.Image = Image.open(BytesIO(content), formats=FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise InputError("image", got=f"{image.width} × {image.height} pixels", expected=most)
-        return ImageOps.exif_transpose(image).convert(mode)
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        return image if image.mode == mode else image.convert(mode)  # a copy is hundreds of megabytes at worst
     except InputError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours

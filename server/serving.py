@@ -8,6 +8,7 @@ from lazyneuron.engine.errors import ModelNotFoundError, ShuttingDownError
 from lazyneuron.engine.heads.answers import Answer as Reading
 from lazyneuron.engine.model import Model, Prediction
 from lazyneuron.engine.requests import Request
+from lazyneuron.engine.session import usable_cores
 from lazyneuron.server.calls import current_call
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.metrics import Metrics
@@ -51,6 +52,8 @@ class Serving:
             name: ServedModel(model, Scheduler(model, config, metrics)) for name, model in repository.models.items()
         }
         self._stopping = False
+        # More at once would be no faster, and each may hold hundreds of megabytes.
+        self._decoding = asyncio.Semaphore(usable_cores())
 
     @property
     def ready(self) -> bool:
@@ -113,7 +116,11 @@ class Serving:
         def make() -> Request:
             return served.model.request(decode(), budget)
 
-        request = await asyncio.to_thread(make) if image or size >= _LARGE_BYTES else make()
+        if image:
+            async with self._decoding:
+                request = await asyncio.to_thread(make)
+        else:
+            request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
         return await served.scheduler.submit(request, deadline)
 
     async def read(self, prediction: Prediction, top: int) -> tuple[Reading, ...]:

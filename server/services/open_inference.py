@@ -82,7 +82,7 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
             served,
             lambda: _inputs(request),
             size=request.ByteSize(),
-            image=any(tensor.name == "image" for tensor in request.inputs),
+            image=any(t.name == "image" and t.datatype == "BYTES" for t in request.inputs),
             budget=_budget(request.parameters),
             deadline=deadline_of(context),
         )
