@@ -19,7 +19,7 @@ _PLAIN = {None, "PreTrainedTokenizerFast", "TokenizersBackend"}
 def tokenizer_of(folder: Path, longest: int | None) -> Tokenizer | None:
     """Return the folder's tokenizer, its settings applied; one of the older kinds is converted; None if there is none.
 
-    Texts are cut where the checkpoint says so: by a truncation in tokenizer.json, or a sentence-transformers length.
+    Texts are cut where the checkpoint says so: by a sentence-transformers length, or a truncation in tokenizer.json.
     """
     settings = _read(folder / "tokenizer_config.json")
     content = _content(folder, settings)
@@ -27,13 +27,13 @@ def tokenizer_of(folder: Path, longest: int | None) -> Tokenizer | None:
         return None
     truncation = _read(folder / "tokenizer.json").get("truncation") or {}
     sentence = next((found for name in _SENTENCE_CONFIGS if (found := _read(folder / name))), {})
-    cuts = [_length(truncation.get("max_length")), _length(sentence.get("max_seq_length"))]
-    limits = [limit for limit in (longest, _length(settings.get("model_max_length")), *cuts) if limit is not None]
+    cut = _length(sentence.get("max_seq_length")) or _length(truncation.get("max_length"))  # the former has its way
+    limits = [limit for limit in (longest, _length(settings.get("model_max_length")), cut) if limit is not None]
     side: Literal["left", "right"] = "left" if "left" in _sides(settings, truncation) else "right"
     return Tokenizer(
         content,
         min(limits, default=_DEFAULT_LENGTH),
-        truncate=side if any(cut is not None for cut in cuts) else None,
+        truncate=None if cut is None else side,
         mask_token=_mask_token(folder, settings),
     )
 

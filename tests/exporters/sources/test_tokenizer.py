@@ -87,3 +87,12 @@ def test_a_truncation_in_tokenizer_json(tmp_path, direction):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     made = tokenizer_of(tmp_path, 48)
     assert (made.max_length, made.truncate) == (7, direction)
+
+
+def test_a_sentence_length_goes_before_that(tmp_path):
+    tokenizer = word_pieces()
+    tokenizer.enable_truncation(7)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 20}))
+    made = tokenizer_of(tmp_path, 48)
+    assert (made.max_length, made.truncate) == (20, "right")
