@@ -25,7 +25,8 @@ def with_preprocessing(dense: DenseModel, folder: Path) -> DenseModel:
     image, notes = image_spec(folder, dense.inputs)
     problem = _problem(config, dense) if dense.task in _CLASSIFIERS else None
     tokenizer = dense.tokenizer
-    if tokenizer is not None and any(spec.name.startswith("decoder_") for spec in dense.inputs):
+    target = any(spec.name.startswith("decoder_") for spec in dense.inputs)
+    if tokenizer is not None and tokenizer.decoder_start is None and target:
         tokenizer = replace(tokenizer, decoder_start=_decoder_start(config))
     return replace(dense, image=image, problem=problem, tokenizer=tokenizer, notes=(*dense.notes, *notes))
 
