@@ -26,11 +26,14 @@ __all__ = [
     "Calibration",
     "Density",
     "FileDigest",
+    "ImageSpec",
     "InputSpec",
     "Manifest",
     "OutputAgreement",
     "OutputSpec",
+    "Problem",
     "Quality",
+    "ResizeSpec",
     "Source",
     "TokenizerSpec",
     "digest",
@@ -55,6 +58,8 @@ Activation = Literal["relu", "relu2", "gelu", "gelu_tanh", "silu", "identity"]
 Axes = tuple[Annotated[int, Field(ge=0)] | str, ...]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
+Pixels = Annotated[int, Field(ge=1)]
+Problem = Literal["single_label", "multi_label", "regression"]
 
 
 class _Part(BaseModel):
@@ -192,6 +197,65 @@ class TokenizerSpec(_Part):
 
     file: str = "tokenizer.json"
     max_length: Annotated[int, Field(ge=1)]
+    truncate: Literal["left", "right"] | None = None
+    """The side on which a longer text is cut; None: it is refused."""
+    mask_token: str | None = None
+    """What stands in a text for the word to fill in."""
+    decoder_start: Count | None = None
+    """The token that an encoder–decoder's target begins with."""
+
+
+class ResizeSpec(_Part):
+    """The size that an image is brought to.
+
+    Either `height` and `width`; or `shortest_edge`, the shape kept, and with `longest_edge` no longer than that; or
+    the largest of its shape within `max_height` and `max_width`.
+    """
+
+    height: Pixels | None = None
+    width: Pixels | None = None
+    shortest_edge: Pixels | None = None
+    longest_edge: Pixels | None = None
+    max_height: Pixels | None = None
+    max_width: Pixels | None = None
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"] = "bilinear"
+    """Pillow's filter of that name."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "ResizeSpec":
+        pairs = [(self.height, self.width), (self.max_height, self.max_width)]
+        whole = [all(pair) for pair in pairs] + [self.shortest_edge is not None]
+        lone = any(any(pair) and not all(pair) for pair in pairs)
+        if sum(whole) != 1 or lone or (self.longest_edge and not self.shortest_edge):
+            msg = "expected height and width, shortest_edge (and longest_edge), or max_height and max_width"
+            raise ValueError(msg)
+        return self
+
+
+class ImageSpec(_Part):
+    """How an image becomes an input: decoded, resized, cropped, then (pixel · rescale − mean) / std by channel."""
+
+    input: str
+    """The input that it fills, float32 [batch, channels, height, width]."""
+    channels: Literal["RGB", "BGR", "L"] = "RGB"
+    """Their order; L: one of grey."""
+    resize: ResizeSpec | None = None
+    crop: tuple[Pixels, Pixels] | None = None
+    """The height and width cut from the middle; a smaller image is padded with black."""
+    rescale: float | None = None
+    """What pixels, whole numbers from 0 to 255, are multiplied by."""
+    mean: tuple[float, ...] | None = None
+    """One a channel."""
+    std: tuple[float, ...] | None = None
+    """One a channel."""
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> "ImageSpec":
+        lengths = {len(values) for values in (self.mean, self.std) if values is not None}
+        if (self.mean is None) != (self.std is None) or lengths - {len(self.channels)}:
+            msg = f"mean and std: expected both, {len(self.channels)} numbers each, or neither"
+            raise ValueError(msg)
+        return self
 
 
 class Manifest(_Part):
@@ -217,7 +281,12 @@ class Manifest(_Part):
     notes: tuple[str, ...] = ()
     """What a person should know of the export, in sentences."""
     tokenizer: TokenizerSpec | None = None
+    image: ImageSpec | None = None
+    """None: no image goes in, or only as a tensor that the caller makes."""
     labels: tuple[str, ...] | None = None
+    """The classes' names, in the order of the logits."""
+    problem: Problem | None = None
+    """What the logits of a classifier are; None: those of one label of several, as in single_label."""
 
     @model_validator(mode="after")
     def _files_stay_inside(self) -> "Manifest":

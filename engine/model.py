@@ -1,8 +1,9 @@
 """A loaded model: checked requests in, outputs with counts out."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,18 @@ from lazyneuron.engine.artifact import (
 )
 from lazyneuron.engine.collate import cut, join
 from lazyneuron.engine.errors import InputError, LazyneuronError
+from lazyneuron.engine.heads.answers import Answer
+from lazyneuron.engine.heads.reader import TOP, Reader
+from lazyneuron.engine.image import ImageEncoder
+from lazyneuron.engine.origins import Origin, image_content
 from lazyneuron.engine.requests import Array, Request, make_request
 from lazyneuron.engine.session import open_session
 from lazyneuron.engine.text import TextEncoder
 
-__all__ = ["BatchResult", "Model", "Prediction"]
+__all__ = ["BatchResult", "Inputs", "Model", "Prediction"]
+
+Inputs = Mapping[str, ArrayLike] | str | bytes | Path
+"""Arrays by input name; a text; or an image, as its file's bytes or path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +45,46 @@ class Prediction:
         The model's outputs by name, for this request alone.
     sparsity
         What was skipped for it, over its real rows.
+    reader
+        Gives the answers with as many candidates as are asked for; what `read` calls.
     """
 
     outputs: Mapping[str, Array]
     sparsity: Sparsity
+    reader: Callable[[int], tuple[Answer, ...]] = field(default=lambda _: (), repr=False)
+
+    def read(self, top: int = TOP) -> tuple[Answer, ...]:
+        """Return the outputs in words, one answer for each example; none where the model's task has no head.
+
+        Parameters
+        ----------
+        top
+            The most candidates (classes, words, objects) of an answer.
+
+        Raises
+        ------
+        InputError
+            If `top` is less than 1.
+        """
+        if top < 1:
+            raise InputError("top", got=str(top), expected="at least 1")
+        return self.reader(top)
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What `read` gives, with five candidates."""
+        return self.read()
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer for one text or image; of several examples the first's."""
+        return next(iter(self.answers), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answer's labels: classes or words, the best first; the best of each token, mask or object."""
+        answer = self.answer
+        return () if answer is None else answer.labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +128,8 @@ class Model:
         self.manifest = manifest
         self._session = session
         self._encoder = encoder
+        self._image_encoder = None if manifest.image is None else ImageEncoder(manifest.image)
+        self._reader = Reader(manifest, encoder)
         counts = [(b.active_output, b.candidates_output) for b in manifest.blocks]
         self._fetches = [o.name for o in manifest.outputs] + [n for pair in counts for n in pair if n is not None]
 
@@ -122,28 +168,42 @@ class Model:
         """The model's version."""
         return self.manifest.version
 
-    def request(self, inputs: Mapping[str, ArrayLike] | str, budget: float = 1.0) -> Request:
-        """Check one caller's input; text is tokenized.
+    def request(self, inputs: Inputs, budget: float = 1.0) -> Request:
+        """Check one caller's input; text is tokenized, an image is decoded, resized and normalised.
 
         Raises
         ------
         InputError
             Naming the input, what was got and what was expected.
         """
+        arrays: Mapping[str, ArrayLike]
+        origin: Origin
         if isinstance(inputs, str):
             if self._encoder is None:
-                names = [spec.name for spec in self.manifest.inputs]
-                raise InputError("text", got="text", expected=f"tensors named {names}: {self.name} has no tokenizer")
-            inputs = self._encoder.encode(inputs)
+                raise self._refused("text", "tokenizer")
+            arrays, origin = self._encoder.encode(inputs)
+            return make_request(self.manifest, arrays, budget, origin)
+        if isinstance(inputs, bytes | Path):
+            if self._image_encoder is None:
+                raise self._refused("image", "image preprocessor")
+            arrays, origin = self._image_encoder.encode(image_content(inputs))
+            return make_request(self.manifest, arrays, budget, origin)
         return make_request(self.manifest, inputs, budget)
 
-    def predict(self, inputs: Mapping[str, ArrayLike] | str, budget: float = 1.0) -> Prediction:
+    def _refused(self, kind: str, lacking: str) -> InputError:
+        names = [spec.name for spec in self.manifest.inputs]
+        others = [name for name, there in (("text", self._encoder), ("an image", self._image_encoder)) if there]
+        expected = f"{' or '.join([*others, f'tensors named {names}'])}: {self.name} has no {lacking}"
+        return InputError(kind, got={"text": "text", "image": "an image"}[kind], expected=expected)
+
+    def predict(self, inputs: Inputs, budget: float = 1.0) -> Prediction:
         """Run one request by itself.
 
         Parameters
         ----------
         inputs
-            Arrays by input name, as the manifest has them; or text, where the model has a tokenizer.
+            Arrays by input name, as the manifest has them; or text, where the model has a tokenizer; or an image, as
+            its file's path or bytes, where the model has an image preprocessor.
         budget
             The share of the exported k that may be used, 0 < budget <= 1.
 
@@ -186,7 +246,8 @@ class Model:
         for request in requests:
             outputs = {o.name: cut(values[o.name], o.shape, request, first) for o in self.manifest.outputs}
             counts = [self._counts(block, feed, values, request, first) for block in self.manifest.blocks]
-            predictions.append(Prediction(outputs, Sparsity(tuple(counts))))
+            reader = partial(self._reader.read, request, outputs)
+            predictions.append(Prediction(outputs, Sparsity(tuple(counts)), reader))
             first += request.batch
         real = Sparsity.total([p.sparsity for p in predictions])
         padding = [self._padding(block, feed, values) for block in self.manifest.blocks]

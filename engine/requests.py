@@ -9,10 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from lazyneuron.engine.artifact import BATCH_AXIS, InputSpec, Manifest
 from lazyneuron.engine.errors import InputError
+from lazyneuron.engine.origins import Origin
 
 __all__ = ["Array", "Request", "make_request"]
 
 Array = NDArray[np.generic]
+
+_IMAGE_RANK = 4  # [batch, channels, height, width]
+_PATCH = 16  # pixels along a side, as in most vision models
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,11 @@ class Request:
     batch
         Examples in it.
     length
-        The product of its ragged lengths (1 where nothing is ragged).
+        The product of its ragged lengths (1 where nothing is ragged); those of an image count in patches.
     shape_key
         Requests with equal keys can share a batch.
+    origin
+        The text or image that the inputs were made from; None where the caller gave tensors.
     """
 
     inputs: Mapping[str, Array]
@@ -41,6 +47,7 @@ class Request:
     batch: int
     length: int
     shape_key: Hashable
+    origin: Origin | None = None
 
     @property
     def tokens(self) -> int:
@@ -48,7 +55,9 @@ class Request:
         return self.batch * self.length
 
 
-def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float) -> Request:
+def make_request(
+    manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float, origin: Origin | None = None
+) -> Request:
     """Check `inputs` against the manifest.
 
     Raises
@@ -69,8 +78,14 @@ def make_request(manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: fl
             arrays[spec.name] = _left_out(spec, axes)
     ragged = {axis: size for axis, size in axes.items() if axis != BATCH_AXIS}
     key = () if manifest.paddable else tuple(sorted(ragged.items()))
-    length = math.prod(ragged.values())
-    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key)
+    length = _length(manifest, ragged)
+    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key, origin)
+
+
+def _length(manifest: Manifest, ragged: Mapping[str, int]) -> int:
+    """Return a request's size in rows: of pixels a model makes one for each patch."""
+    sides = {a for i in manifest.inputs if i.role == "data" and len(i.shape) == _IMAGE_RANK for a in i.shape[2:]}
+    return math.prod(-(-size // _PATCH) if axis in sides else size for axis, size in ragged.items())
 
 
 def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:

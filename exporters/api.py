@@ -28,6 +28,7 @@ from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.settings import ExportSettings
+from lazyneuron.exporters.sources import DenseModel
 from lazyneuron.exporters.writing import free_version, staged, write_errors
 
 __all__ = ["export", "inspect"]
@@ -170,7 +171,6 @@ def _write(made: _Made) -> Manifest:
 
 def _manifest(made: _Made, files: list[Path]) -> Manifest:
     dense, graph = made.measured.dense, made.comparison.graph
-    tokenizer = TokenizerSpec(max_length=dense.tokenizer.max_length) if dense.tokenizer else None
     return Manifest(
         format_version=1,
         name=made.name,
@@ -196,9 +196,23 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         ),
         quality=made.comparison.quality,
         calibration=made.measured.calibration,
-        notes=made.comparison.notes + _left_dense(made),
-        tokenizer=tokenizer,
+        notes=(*made.comparison.notes, *_left_dense(made), *dense.notes),
+        tokenizer=_tokenizer_spec(dense),
+        image=dense.image,
         labels=dense.labels,
+        problem=dense.problem,
+    )
+
+
+def _tokenizer_spec(dense: DenseModel) -> TokenizerSpec | None:
+    made = dense.tokenizer
+    if made is None:
+        return None
+    return TokenizerSpec(
+        max_length=made.max_length,
+        truncate=made.truncate,
+        mask_token=made.mask_token,
+        decoder_start=made.decoder_start,
     )
 
 

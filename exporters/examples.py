@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import InputSpec
-from lazyneuron.engine.errors import CalibrationError
+from lazyneuron.engine.errors import CalibrationError, InputError
+from lazyneuron.engine.image import ImageEncoder
+from lazyneuron.engine.origins import image_content
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.targets import DECODER, encode_target
 
@@ -19,6 +21,9 @@ __all__ = ["Array", "Example", "ExampleSet", "random_examples", "read_examples"]
 Array = NDArray[np.generic]
 Example = dict[str, Array]
 """One example: each input without its batch axis."""
+
+_Encoder = Callable[[str, str], Example]
+"""Makes an example of a text, or of an image file's name; the second string says where it stands."""
 
 _OPTIONAL = {"mask", "token_types"}
 _RANDOM_EXAMPLES = 64
@@ -45,7 +50,7 @@ class ExampleSet:
 
 
 def read_examples(path: Path, dense: DenseModel) -> ExampleSet:
-    """Open a calibration file: `.npz`, or JSON Lines of `{"text": …}` or `{"inputs": {…}}`.
+    """Open a calibration file: `.npz`, or JSON Lines of `{"text": …}`, `{"image": file}` or `{"inputs": {…}}`.
 
     Beside a text an encoder–decoder's lines may have its `"target"`.
 
@@ -122,18 +127,18 @@ def _read_lines(path: Path, dense: DenseModel) -> ExampleSet:
         raise CalibrationError(f"{path}: not readable as text ({error}); expected JSON Lines or .npz") from error
     if count == 0:
         raise CalibrationError(f"{path}: it holds no examples")
-    encode = _text_encoder(dense)
+    encode, pixels = _text_encoder(dense), _image_encoder(dense, path.parent)
 
     def read() -> Iterator[Example]:
         with path.open(encoding=_ENCODING) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _example(line, dense, encode, f"{path}: line {number}")
+                    yield _example(line, dense, encode, pixels, f"{path}: line {number}")
 
     return ExampleSet(count, path.name, read)
 
 
-def _example(line: str, dense: DenseModel, encode: Callable[[str, str], Example], where: str) -> Example:
+def _example(line: str, dense: DenseModel, encode: _Encoder, pixels: _Encoder, where: str) -> Example:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -141,13 +146,35 @@ def _example(line: str, dense: DenseModel, encode: Callable[[str, str], Example]
     if isinstance(document, dict) and isinstance(document.get("text"), str):
         target = encode_target(dense, document.get("target"), where)
         return _checked(encode(document["text"], where) | target, dense, where)
+    if isinstance(document, dict) and isinstance(document.get("image"), str):
+        return _checked(pixels(document["image"], where), dense, where)
     if isinstance(document, dict) and isinstance(document.get("inputs"), dict):
         return _checked(document["inputs"], dense, where)
     got = f"keys {sorted(document)}" if isinstance(document, dict) else type(document).__name__
-    raise CalibrationError(f'{where}: got {got}; expected {{"text": "…"}} or {{"inputs": {{name: list}}}}')
+    expected = '{"text": "…"}, {"image": "FILE"} or {"inputs": {name: list}}'
+    raise CalibrationError(f"{where}: got {got}; expected {expected}")
 
 
-def _text_encoder(dense: DenseModel) -> Callable[[str, str], Example]:
+def _image_encoder(dense: DenseModel, folder: Path) -> _Encoder:
+    """Return what makes an example of an image file, whose name is as seen from the calibration file's folder."""
+    made = None if dense.image is None else ImageEncoder(dense.image)
+
+    def encode(name: str, where: str) -> Example:
+        if made is None:
+            names = ", ".join(spec.name for spec in dense.inputs)
+            raise CalibrationError(
+                f'{where}: got "image", and it is not known what is done to one; give "inputs": {names}'
+            )
+        try:
+            inputs, _ = made.encode(image_content(folder / name))
+        except InputError as error:
+            raise CalibrationError(f"{where}: {error}") from error
+        return {spec: array[0] for spec, array in inputs.items()}
+
+    return encode
+
+
+def _text_encoder(dense: DenseModel) -> _Encoder:
     if dense.tokenizer is None:
 
         def refuse(text: str, where: str) -> Example:  # noqa: ARG001 (an encoder's signature)

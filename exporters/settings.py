@@ -12,6 +12,7 @@ MODES = ("auto", "exact", "certified", "predictor")
 QUANTIZATIONS = ("none", "int8")
 TASKS = (
     "feature-extraction",
+    "sentence-embedding",
     "text-generation",
     "text-classification",
     "token-classification",

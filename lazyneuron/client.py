@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,8 +13,11 @@ from numpy.typing import ArrayLike
 
 from lazyneuron.engine import errors
 from lazyneuron.engine.accounting import BlockCounts, Sparsity
+from lazyneuron.engine.heads.answers import Answer
+from lazyneuron.engine.origins import image_content
 from lazyneuron.protocol import prediction_pb2 as pb
 from lazyneuron.protocol.prediction_pb2_grpc import PredictionServiceStub
+from lazyneuron.server.answers import read_answer
 from lazyneuron.server.status import ERROR_KEY, PUSHBACK_KEY
 from lazyneuron.server.tensors import Array, decode, encode
 
@@ -42,13 +46,24 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ServedPrediction:
-    """A server's answer: `outputs` and `sparsity` as of `Model.predict`, and who gave them."""
+    """A server's answer: `outputs`, `answers` and `sparsity` as of `Model.predict`, and who gave them."""
 
     outputs: Mapping[str, Array]
     sparsity: Sparsity
     model_name: str
     model_version: int
     timing: Timing
+    answers: tuple[Answer, ...] = ()
+
+    @property
+    def answer(self) -> Answer | None:
+        """The answer for one text or image; of several examples the first's."""
+        return next(iter(self.answers), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The answer's labels: classes or words, the best first; the best of each token, mask or object."""
+        return () if self.answer is None else self.answer.labels
 
 
 class Client:
@@ -71,10 +86,13 @@ class Client:
     def predict(
         self,
         name: str,
-        inputs: Mapping[str, ArrayLike] | str,
+        inputs: Mapping[str, ArrayLike] | str | bytes | Path,
         version: int | None = None,
         budget: float = 1.0,
         timeout: float | None = None,
+        *,
+        top: int | None = None,
+        outputs: bool = True,
     ) -> ServedPrediction:
         """Run one request.
 
@@ -83,13 +101,19 @@ class Client:
         name
             The model.
         inputs
-            Arrays by input name, each with its batch axis; or a text, for a model with a tokenizer.
+            Arrays by input name, each with its batch axis; or a text, for a model with a tokenizer; or an image, as
+            its file's path or bytes, for a model with an image preprocessor.
         version
             The model's version; None: the one that the server has.
         budget
             The share of the exported k that may be used, 0 < budget <= 1.
         timeout
             Seconds until the answer is of no use; the server does not start work after it.
+        top
+            The most classes, words or objects of an answer, 0 for no answers; None: five for a text or an image, none
+            for arrays.
+        outputs
+            Whether the outputs' arrays are sent back too.
 
         Raises
         ------
@@ -98,9 +122,14 @@ class Client:
         ServingError
             If no server answers.
         """
-        request = pb.PredictRequest(model_name=name, model_version=version, budget=budget)
+        if top is not None and not 0 <= top < 2**32:
+            raise errors.InputError("top", got=str(top), expected="at least 0")
+        request = pb.PredictRequest(model_name=name, model_version=version, budget=budget, top=top)
+        request.omit_outputs = not outputs
         if isinstance(inputs, str):
             request.text = inputs
+        elif isinstance(inputs, bytes | Path):
+            request.image = image_content(inputs)
         else:
             request.inputs.tensors.extend(_tensor(key, value) for key, value in inputs.items())
             request.inputs.SetInParent()
@@ -143,6 +172,7 @@ def _prediction(response: pb.PredictResponse) -> ServedPrediction:
         model_name=response.model_name,
         model_version=response.model_version,
         timing=Timing(timing.queue_seconds, timing.inference_seconds, timing.batch_requests, timing.batch_size),
+        answers=tuple(a for message in response.answers if (a := read_answer(message)) is not None),
     )
 
 

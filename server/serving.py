@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lazyneuron.engine.errors import ModelNotFoundError, ShuttingDownError
-from lazyneuron.engine.model import Model
+from lazyneuron.engine.heads.answers import Answer as Reading
+from lazyneuron.engine.model import Model, Prediction
 from lazyneuron.engine.requests import Request
+from lazyneuron.engine.session import usable_cores
 from lazyneuron.server.calls import current_call
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.metrics import Metrics
@@ -16,10 +18,10 @@ from lazyneuron.server.tensors import Array
 
 __all__ = ["Inputs", "ServedModel", "Serving"]
 
-Inputs = Mapping[str, Array] | str
+Inputs = Mapping[str, Array] | str | bytes
 
-# From this size on, checking the input (a pass over all numbers; tokenizing) is left to a thread, so that the event
-# loop does not stand still; below it, the hop would cost more than the check.
+# From this size on, checking the input (a pass over all numbers; tokenizing) and reading the outputs are left to a
+# thread, so that the event loop does not stand still; below it, the hop would cost more than the work.
 _LARGE_BYTES = 64 * 1024
 
 
@@ -50,6 +52,8 @@ class Serving:
             name: ServedModel(model, Scheduler(model, config, metrics)) for name, model in repository.models.items()
         }
         self._stopping = False
+        # More at once would be no faster, and each may hold hundreds of megabytes.
+        self._decoding = asyncio.Semaphore(usable_cores())
 
     @property
     def ready(self) -> bool:
@@ -79,6 +83,7 @@ class Serving:
         decode: Callable[[], Inputs],
         *,
         size: int,
+        image: bool = False,
         budget: float = 1.0,
         deadline: float | None = None,
     ) -> Answer:
@@ -92,6 +97,8 @@ class Serving:
             Gives the input from the wire's message.
         size
             That message's bytes.
+        image
+            Whether an image is to be decoded, which takes long whatever its size.
         budget
             The share of the exported k, 0 < budget <= 1.
         deadline
@@ -109,8 +116,26 @@ class Serving:
         def make() -> Request:
             return served.model.request(decode(), budget)
 
-        request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
+        if image:
+            async with self._decoding:
+                request = await asyncio.to_thread(make)
+        else:
+            request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
         return await served.scheduler.submit(request, deadline)
+
+    async def read(self, prediction: Prediction, top: int) -> tuple[Reading, ...]:
+        """Return what a prediction's outputs say, one answer for each example.
+
+        Parameters
+        ----------
+        top
+            The most candidates of an answer; 0: no answers.
+        """
+        if top == 0:
+            return ()
+        if sum(array.nbytes for array in prediction.outputs.values()) >= _LARGE_BYTES:
+            return await asyncio.to_thread(prediction.read, top)
+        return prediction.read(top)
 
     async def stop(self) -> None:
         """Take no new requests; return when the admitted ones are answered."""

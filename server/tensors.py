@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lazyneuron.engine.errors import InputError
 from lazyneuron.protocol.open_inference_pb2 import InferTensorContents
 
-__all__ = ["DATATYPES", "Array", "datatype_of", "decode", "decode_text", "decode_typed", "encode"]
+__all__ = ["DATATYPES", "Array", "datatype_of", "decode", "decode_bytes", "decode_text", "decode_typed", "encode"]
 
 Array = NDArray[np.generic]
 
@@ -108,28 +108,39 @@ def decode_typed(name: str, datatype: str, shape: Sequence[int], contents: Infer
 
 
 def decode_text(name: str, shape: Sequence[int], raw: bytes | None, contents: InferTensorContents) -> str:
-    """Return the one string of a BYTES tensor (raw: a 4-byte little-endian length, then that many bytes).
+    """Return the one string of a BYTES tensor.
 
     Raises
     ------
     InputError
         If it is not one string of UTF-8.
     """
+    return _utf8(name, decode_bytes(name, shape, raw, contents))
+
+
+def decode_bytes(name: str, shape: Sequence[int], raw: bytes | None, contents: InferTensorContents) -> bytes:
+    """Return the one element of a BYTES tensor (raw: a 4-byte little-endian length, then that many bytes).
+
+    Raises
+    ------
+    InputError
+        If it is not one element.
+    """
     if _count(name, shape) != 1:
-        expected = "one string (shape [1]); send each text in a request of its own, the server batches them"
+        expected = "one string (shape [1]); send each in a request of its own, the server batches them"
         raise InputError(_field(name), got=f"shape {list(shape)}", expected=expected)
     if raw is None:
         field = _check_field(name, "BYTES", contents)
         strings = list(getattr(contents, field))
         if len(strings) != 1:
             raise InputError(_field(name), got=f"{len(strings)} strings in {field}", expected="1")
-        return _utf8(name, strings[0])
+        return bytes(strings[0])
     length = int.from_bytes(raw[:_LENGTH_BYTES], "little")
     if len(raw) < _LENGTH_BYTES or len(raw) != _LENGTH_BYTES + length:
         raise InputError(
             _field(name), got=f"{len(raw)} bytes of contents", expected="a 4-byte length and that many bytes"
         )
-    return _utf8(name, raw[_LENGTH_BYTES:])
+    return raw[_LENGTH_BYTES:]
 
 
 def encode(array: Array) -> tuple[str, tuple[int, ...], bytes]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import onnx_ir as ir
 
-from lazyneuron.engine.artifact import InputSpec, OutputSpec, Source
+from lazyneuron.engine.artifact import ImageSpec, InputSpec, OutputSpec, Problem, Source
 
 __all__ = ["DenseModel", "Tokenizer"]
 
@@ -20,12 +21,18 @@ class Tokenizer:
         What stands in `tokenizer.json`.
     max_length
         The most tokens that the model takes.
+    truncate
+        The side on which longer texts are cut; None: they are refused.
+    mask_token
+        What stands for the word to fill in.
     decoder_start
         The token that an encoder–decoder's target begins with.
     """
 
     content: str
     max_length: int
+    truncate: Literal["left", "right"] | None = None
+    mask_token: str | None = None
     decoder_start: int | None = None
 
 
@@ -51,6 +58,12 @@ class DenseModel:
         None where no text goes in.
     labels
         The classes' names.
+    image
+        None where no image goes in, or its preprocessing is not known.
+    problem
+        What a classifier's logits are.
+    notes
+        What a person should know of the reading, in sentences.
     """
 
     model: ir.Model
@@ -62,3 +75,6 @@ class DenseModel:
     length: int = 16
     tokenizer: Tokenizer | None = None
     labels: tuple[str, ...] | None = None
+    image: ImageSpec | None = None
+    problem: Problem | None = None
+    notes: tuple[str, ...] = ()

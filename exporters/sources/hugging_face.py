@@ -13,13 +13,16 @@ import torch
 from lazyneuron.engine.artifact import BATCH_AXIS, Source
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.quiet import quiet
+from lazyneuron.exporters.sources import sentences
 from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
 from lazyneuron.exporters.sources.families.experts import write_out_experts
 from lazyneuron.exporters.sources.families.family import Config
 from lazyneuron.exporters.sources.normal import normalise
+from lazyneuron.exporters.sources.preprocessing import with_preprocessing
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
+from lazyneuron.exporters.sources.sentences import Pooling, pooling_of
 from lazyneuron.exporters.sources.tokenizer import tokenizer_of
 from lazyneuron.exporters.sources.torch_export import to_onnx
 
@@ -52,15 +55,22 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
             f"{checkpoint}: model_type {model_type!r} is not known; expected {known}, or another encoder, decoder or "
             "encoder–decoder that transformers knows"
         )
-    head = family.head(architecture, task)
+    pooling = pooling_of(folder, checkpoint, task)
+    head = family.head(architecture, task if pooling is None else "feature-extraction")
     if head is None:
         tasks = ", ".join(dict.fromkeys(h.task for h in family.heads))
         raise CheckpointError(f"{checkpoint}: a {model_type} model has no {task} head here; expected one of {tasks}")
-    return _export(folder, checkpoint, family, head, weights)
+    if pooling is not None:
+        head = replace(head, task=sentences.TASK, outputs=(sentences.OUTPUT,))
+    return with_preprocessing(_export(folder, checkpoint, family, head, weights, pooling), folder)
 
 
-def _export(folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path]) -> DenseModel:
+def _export(
+    folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path], pooling: Pooling | None
+) -> DenseModel:
     module, config = _load(folder, checkpoint, head)
+    if pooling is not None:
+        pooling.attach(module)
     most = family.max_lengths(config)
     length = min([_LENGTH, *most.values()])
     taken = _parameters(module)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lazyneuron/protocol/prediction.proto\x12\rlazyneuron.v1\"E\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"6\n\x0cNamedTensors\x12&\n\x07tensors\x18\x01 \x03(\x0b\x32\x15.lazyneuron.v1.Tensor\"\xba\x01\n\x0ePredictRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x1a\n\rmodel_version\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12-\n\x06inputs\x18\x04 \x01(\x0b\x32\x1b.lazyneuron.v1.NamedTensorsH\x00\x12\x13\n\x06\x62udget\x18\x05 \x01(\x02H\x02\x88\x01\x01\x42\x07\n\x05inputB\x10\n\x0e_model_versionB\t\n\x07_budget\"\xb6\x01\n\x0fPredictResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12&\n\x07outputs\x18\x03 \x03(\x0b\x32\x15.lazyneuron.v1.Tensor\x12)\n\x08sparsity\x18\x04 \x01(\x0b\x32\x17.lazyneuron.v1.Sparsity\x12%\n\x06timing\x18\x05 \x01(\x0b\x32\x15.lazyneuron.v1.Timing\"\x8b\x01\n\x08Sparsity\x12,\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1c.lazyneuron.v1.BlockSparsity\x12\x0f\n\x07\x64\x65nsity\x18\x02 \x01(\x01\x12\x13\n\x0b\x66lops_dense\x18\x03 \x01(\x03\x12\x16\n\x0e\x66lops_executed\x18\x04 \x01(\x03\x12\x13\n\x0b\x66lops_saved\x18\x05 \x01(\x03\"\x9e\x01\n\rBlockSparsity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x0f\n\x07neurons\x18\x03 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x03\x12\x12\n\ncandidates\x18\x05 \x01(\x03\x12\x13\n\x0b\x66lops_dense\x18\x06 \x01(\x03\x12\x16\n\x0e\x66lops_executed\x18\x07 \x01(\x03\x12\x0f\n\x07\x64\x65nsity\x18\x08 \x01(\x01\"f\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x62\x61tch_requests\x18\x03 \x01(\x05\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x32]\n\x11PredictionService\x12H\n\x07Predict\x12\x1d.lazyneuron.v1.PredictRequest\x1a\x1e.lazyneuron.v1.PredictResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$lazyneuron/protocol/prediction.proto\x12\rlazyneuron.v1\"E\n\x06Tensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\"6\n\x0cNamedTensors\x12&\n\x07tensors\x18\x01 \x03(\x0b\x32\x15.lazyneuron.v1.Tensor\"\xfb\x01\n\x0ePredictRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x1a\n\rmodel_version\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x0e\n\x04text\x18\x03 \x01(\tH\x00\x12-\n\x06inputs\x18\x04 \x01(\x0b\x32\x1b.lazyneuron.v1.NamedTensorsH\x00\x12\x0f\n\x05image\x18\x06 \x01(\x0cH\x00\x12\x13\n\x06\x62udget\x18\x05 \x01(\x02H\x02\x88\x01\x01\x12\x10\n\x03top\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x14\n\x0comit_outputs\x18\x08 \x01(\x08\x42\x07\n\x05inputB\x10\n\x0e_model_versionB\t\n\x07_budgetB\x06\n\x04_top\"\xde\x01\n\x0fPredictResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\x03\x12&\n\x07outputs\x18\x03 \x03(\x0b\x32\x15.lazyneuron.v1.Tensor\x12)\n\x08sparsity\x18\x04 \x01(\x0b\x32\x17.lazyneuron.v1.Sparsity\x12%\n\x06timing\x18\x05 \x01(\x0b\x32\x15.lazyneuron.v1.Timing\x12&\n\x07\x61nswers\x18\x06 \x03(\x0b\x32\x15.lazyneuron.v1.Answer\"\xc1\x02\n\x06\x41nswer\x12\x37\n\x0e\x63lassification\x18\x01 \x01(\x0b\x32\x1d.lazyneuron.v1.ClassificationH\x00\x12\x32\n\x0ctoken_labels\x18\x02 \x01(\x0b\x32\x1a.lazyneuron.v1.TokenLabelsH\x00\x12\x32\n\x0c\x66illed_masks\x18\x03 \x01(\x0b\x32\x1a.lazyneuron.v1.FilledMasksH\x00\x12.\n\nnext_token\x18\x04 \x01(\x0b\x32\x18.lazyneuron.v1.NextTokenH\x00\x12-\n\tembedding\x18\x05 \x01(\x0b\x32\x18.lazyneuron.v1.EmbeddingH\x00\x12/\n\ndetections\x18\x06 \x01(\x0b\x32\x19.lazyneuron.v1.DetectionsH\x00\x42\x06\n\x04kind\"5\n\tCandidate\x12\r\n\x05label\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x03\x12\r\n\x05score\x18\x03 \x01(\x01\"O\n\x0e\x43lassification\x12,\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.lazyneuron.v1.Candidate\x12\x0f\n\x07problem\x18\x02 \x01(\t\"\"\n\x04Span\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x02 \x01(\x03\"8\n\x0bTokenLabels\x12)\n\x06tokens\x18\x01 \x03(\x0b\x32\x19.lazyneuron.v1.TokenLabel\"l\n\nTokenLabel\x12\r\n\x05piece\x18\x01 \x01(\t\x12!\n\x04span\x18\x02 \x01(\x0b\x32\x13.lazyneuron.v1.Span\x12,\n\ncandidates\x18\x03 \x03(\x0b\x32\x18.lazyneuron.v1.Candidate\"7\n\x0b\x46illedMasks\x12(\n\x05masks\x18\x01 \x03(\x0b\x32\x19.lazyneuron.v1.FilledMask\"o\n\nFilledMask\x12\x10\n\x08position\x18\x01 \x01(\x03\x12!\n\x04span\x18\x02 \x01(\x0b\x32\x13.lazyneuron.v1.Span\x12,\n\ncandidates\x18\x03 \x03(\x0b\x32\x18.lazyneuron.v1.Candidate\"9\n\tNextToken\x12,\n\ncandidates\x18\x01 \x03(\x0b\x32\x18.lazyneuron.v1.Candidate\",\n\tEmbedding\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x0f\n\x07pooling\x18\x02 \x01(\t\"V\n\nDetections\x12)\n\x07objects\x18\x01 \x03(\x0b\x32\x18.lazyneuron.v1.Detection\x12\x0e\n\x06height\x18\x02 \x01(\x03\x12\r\n\x05width\x18\x03 \x01(\x03\"o\n\tDetection\x12\r\n\x05label\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\x03\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x0c\n\x04left\x18\x04 \x01(\x01\x12\x0b\n\x03top\x18\x05 \x01(\x01\x12\r\n\x05right\x18\x06 \x01(\x01\x12\x0e\n\x06\x62ottom\x18\x07 \x01(\x01\"\x8b\x01\n\x08Sparsity\x12,\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x1c.lazyneuron.v1.BlockSparsity\x12\x0f\n\x07\x64\x65nsity\x18\x02 \x01(\x01\x12\x13\n\x0b\x66lops_dense\x18\x03 \x01(\x03\x12\x16\n\x0e\x66lops_executed\x18\x04 \x01(\x03\x12\x13\n\x0b\x66lops_saved\x18\x05 \x01(\x03\"\x9e\x01\n\rBlockSparsity\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x03\x12\x0f\n\x07neurons\x18\x03 \x01(\x03\x12\x0e\n\x06\x61\x63tive\x18\x04 \x01(\x03\x12\x12\n\ncandidates\x18\x05 \x01(\x03\x12\x13\n\x0b\x66lops_dense\x18\x06 \x01(\x03\x12\x16\n\x0e\x66lops_executed\x18\x07 \x01(\x03\x12\x0f\n\x07\x64\x65nsity\x18\x08 \x01(\x01\"f\n\x06Timing\x12\x15\n\rqueue_seconds\x18\x01 \x01(\x01\x12\x19\n\x11inference_seconds\x18\x02 \x01(\x01\x12\x16\n\x0e\x62\x61tch_requests\x18\x03 \x01(\x05\x12\x12\n\nbatch_size\x18\x04 \x01(\x05\x32]\n\x11PredictionService\x12H\n\x07Predict\x12\x1d.lazyneuron.v1.PredictRequest\x1a\x1e.lazyneuron.v1.PredictResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NAMEDTENSORS']._serialized_start=126
   _globals['_NAMEDTENSORS']._serialized_end=180
   _globals['_PREDICTREQUEST']._serialized_start=183
-  _globals['_PREDICTREQUEST']._serialized_end=369
-  _globals['_PREDICTRESPONSE']._serialized_start=372
-  _globals['_PREDICTRESPONSE']._serialized_end=554
-  _globals['_SPARSITY']._serialized_start=557
-  _globals['_SPARSITY']._serialized_end=696
-  _globals['_BLOCKSPARSITY']._serialized_start=699
-  _globals['_BLOCKSPARSITY']._serialized_end=857
-  _globals['_TIMING']._serialized_start=859
-  _globals['_TIMING']._serialized_end=961
-  _globals['_PREDICTIONSERVICE']._serialized_start=963
-  _globals['_PREDICTIONSERVICE']._serialized_end=1056
+  _globals['_PREDICTREQUEST']._serialized_end=434
+  _globals['_PREDICTRESPONSE']._serialized_start=437
+  _globals['_PREDICTRESPONSE']._serialized_end=659
+  _globals['_ANSWER']._serialized_start=662
+  _globals['_ANSWER']._serialized_end=983
+  _globals['_CANDIDATE']._serialized_start=985
+  _globals['_CANDIDATE']._serialized_end=1038
+  _globals['_CLASSIFICATION']._serialized_start=1040
+  _globals['_CLASSIFICATION']._serialized_end=1119
+  _globals['_SPAN']._serialized_start=1121
+  _globals['_SPAN']._serialized_end=1155
+  _globals['_TOKENLABELS']._serialized_start=1157
+  _globals['_TOKENLABELS']._serialized_end=1213
+  _globals['_TOKENLABEL']._serialized_start=1215
+  _globals['_TOKENLABEL']._serialized_end=1323
+  _globals['_FILLEDMASKS']._serialized_start=1325
+  _globals['_FILLEDMASKS']._serialized_end=1380
+  _globals['_FILLEDMASK']._serialized_start=1382
+  _globals['_FILLEDMASK']._serialized_end=1493
+  _globals['_NEXTTOKEN']._serialized_start=1495
+  _globals['_NEXTTOKEN']._serialized_end=1552
+  _globals['_EMBEDDING']._serialized_start=1554
+  _globals['_EMBEDDING']._serialized_end=1598
+  _globals['_DETECTIONS']._serialized_start=1600
+  _globals['_DETECTIONS']._serialized_end=1686
+  _globals['_DETECTION']._serialized_start=1688
+  _globals['_DETECTION']._serialized_end=1799
+  _globals['_SPARSITY']._serialized_start=1802
+  _globals['_SPARSITY']._serialized_end=1941
+  _globals['_BLOCKSPARSITY']._serialized_start=1944
+  _globals['_BLOCKSPARSITY']._serialized_end=2102
+  _globals['_TIMING']._serialized_start=2104
+  _globals['_TIMING']._serialized_end=2206
+  _globals['_PREDICTIONSERVICE']._serialized_start=2208
+  _globals['_PREDICTIONSERVICE']._serialized_end=2301
 # @@protoc_insertion_point(module_scope)

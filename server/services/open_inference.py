@@ -4,7 +4,7 @@ A call that has no method here answers UNIMPLEMENTED; Triton's further extension
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import grpc
@@ -18,14 +18,14 @@ from lazyneuron.protocol.open_inference_pb2_grpc import GRPCInferenceServiceServ
 from lazyneuron.server.scheduler import Answer
 from lazyneuron.server.services.context import deadline_of
 from lazyneuron.server.serving import Inputs, Serving
-from lazyneuron.server.tensors import Array, datatype_of, decode, decode_text, decode_typed, encode
+from lazyneuron.server.tensors import Array, datatype_of, decode, decode_bytes, decode_text, decode_typed, encode
 
 __all__ = ["OpenInferenceService"]
 
 _PLATFORM = "onnxruntime_onnx"  # Triton's name for an ONNX model, which its clients know
 _EXTENSIONS = ("model_repository(index)",)
-_TEXT = "text"
-"""The name of the one BYTES input that a model with a tokenizer takes instead of its tensors."""
+_BYTES: dict[str, Callable[..., str | bytes]] = {"text": decode_text, "image": decode_bytes}
+"""The one BYTES input that a model with a tokenizer, or an image preprocessor, takes instead of its tensors."""
 _REFUSED_PARAMETERS = ("shared_memory_region", "classification")
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -82,6 +82,7 @@ class OpenInferenceService(GRPCInferenceServiceServicer):
             served,
             lambda: _inputs(request),
             size=request.ByteSize(),
+            image=any(t.name == "image" and t.datatype == "BYTES" for t in request.inputs),
             budget=_budget(request.parameters),
             deadline=deadline_of(context),
         )
@@ -131,7 +132,7 @@ def _inputs(request: pb.ModelInferRequest) -> Inputs:
         if name in arrays:
             raise InputError(f"input {name[:80]!r}", got="it twice", expected="each input once")
         if tensor.datatype == "BYTES":
-            return _text(request, tensor, contents)
+            return _content(request, tensor, contents)
         arrays[name] = (
             decode_typed(name, tensor.datatype, tensor.shape, tensor.contents)
             if contents is None
@@ -140,11 +141,13 @@ def _inputs(request: pb.ModelInferRequest) -> Inputs:
     return arrays
 
 
-def _text(request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, contents: bytes | None) -> str:
-    if tensor.name != _TEXT or len(request.inputs) != 1:
-        expected = f"numeric tensors, or one BYTES input named {_TEXT!r} and nothing else"
+def _content(
+    request: pb.ModelInferRequest, tensor: pb.ModelInferRequest.InferInputTensor, contents: bytes | None
+) -> str | bytes:
+    if tensor.name not in _BYTES or len(request.inputs) != 1:
+        expected = f"numeric tensors, or one BYTES input named {' or '.join(map(repr, _BYTES))} and nothing else"
         raise InputError(f"input {tensor.name[:80]!r}", got="datatype BYTES", expected=expected)
-    return decode_text(tensor.name, tensor.shape, contents, tensor.contents)
+    return _BYTES[tensor.name](tensor.name, tensor.shape, contents, tensor.contents)
 
 
 def _check_parameters(where: str, parameters: Mapping[str, pb.InferParameter]) -> None:

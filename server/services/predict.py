@@ -6,9 +6,11 @@ import grpc
 
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.errors import InputError
+from lazyneuron.engine.heads.reader import TOP
 from lazyneuron.engine.model import Model
 from lazyneuron.protocol import prediction_pb2 as pb
 from lazyneuron.protocol.prediction_pb2_grpc import PredictionServiceServicer
+from lazyneuron.server.answers import write_answer
 from lazyneuron.server.scheduler import Answer
 from lazyneuron.server.services.context import deadline_of
 from lazyneuron.server.serving import Inputs, Serving
@@ -18,7 +20,7 @@ __all__ = ["PredictionService"]
 
 
 class PredictionService(PredictionServiceServicer):
-    """Text or named tensors in; outputs out, with what was really skipped.
+    """Text, an image or named tensors in; outputs and what they say out, with what was really skipped.
 
     Parameters
     ----------
@@ -39,18 +41,31 @@ class PredictionService(PredictionServiceServicer):
             served,
             lambda: _inputs(request),
             size=request.ByteSize(),
+            image=request.HasField("image"),
             budget=request.budget if request.HasField("budget") else 1.0,
             deadline=deadline_of(context),
         )
-        return _response(served.model, answer)
+        readings = await self._serving.read(answer.prediction, _top(request))
+        response = _response(served.model, answer, outputs=not request.omit_outputs)
+        response.answers.extend(map(write_answer, readings))
+        return response
+
+
+def _top(request: pb.PredictRequest) -> int:
+    """Return how many candidates an answer shall have; who sends tensors mostly reads tensors too."""
+    if request.HasField("top"):
+        return request.top
+    return 0 if request.HasField("inputs") else TOP
 
 
 def _inputs(request: pb.PredictRequest) -> Inputs:
     kind = request.WhichOneof("input")
     if kind == "text":
         return request.text
+    if kind == "image":
+        return request.image
     if kind is None:
-        raise InputError("input", got="neither text nor inputs", expected="one of them")
+        raise InputError("input", got="neither text, image nor inputs", expected="one of them")
     arrays: dict[str, Array] = {}
     for tensor in request.inputs.tensors:
         if tensor.name in arrays:
@@ -59,11 +74,11 @@ def _inputs(request: pb.PredictRequest) -> Inputs:
     return arrays
 
 
-def _response(model: Model, answer: Answer) -> pb.PredictResponse:
+def _response(model: Model, answer: Answer, *, outputs: bool) -> pb.PredictResponse:
     return pb.PredictResponse(
         model_name=model.name,
         model_version=model.version,
-        outputs=[_tensor(name, array) for name, array in answer.prediction.outputs.items()],
+        outputs=[_tensor(name, array) for name, array in answer.prediction.outputs.items() if outputs],
         sparsity=_sparsity(answer.prediction.sparsity),
         timing=pb.Timing(
             queue_seconds=answer.queue_seconds,

@@ -29,6 +29,34 @@ def test_reads_what_was_written(artifact):
     assert manifest.mask_for(manifest.blocks[0].rows).name == "attention_mask"
 
 
+def test_a_manifest_from_before_answers_still_reads(artifact):
+    def older(document):
+        for field in ("image", "problem"):
+            del document[field]
+        for field in ("truncate", "mask_token", "decoder_start"):
+            del document["tokenizer"][field]
+
+    before = read_manifest(artifact)
+    rewrite(artifact, older)
+    assert read_manifest(artifact) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("image", {"input": "x", "resize": {"height": 3}}, "image.resize: .*expected height and width, shortest_edge"),
+        ("image", {"input": "x", "mean": [0.5], "std": [0.5]}, "image: .*mean and std: expected both, 3 numbers each"),
+        ("image", {"input": "x", "channels": "CMYK"}, "image.channels"),
+        ("problem", "ranking", "problem"),
+        ("tokenizer", {"max_length": 4, "truncate": "middle"}, "tokenizer.truncate"),
+    ],
+)
+def test_what_goes_in_and_comes_out_is_checked_too(artifact, field, value, says):
+    rewrite(artifact, lambda document: document.update({field: value}))
+    with pytest.raises(ArtifactError, match=says):
+        read_manifest(artifact)
+
+
 def test_the_highest_version_stands_for_the_model(artifact):
     shutil.copytree(artifact, artifact.parent / "10")
     shutil.copytree(artifact, artifact.parent / "9")

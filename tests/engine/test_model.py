@@ -108,6 +108,37 @@ def test_text_goes_in(text):
         text.predict("lazy " * 65)
 
 
+def test_outputs_are_read_in_words(text):
+    prediction = text.predict({"input_ids": np.array([[2, 3, 4], [5, 6, 7]])})
+    logits = prediction.outputs["logits"].astype(np.float64)
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    for answer, row in zip(prediction.answers, shares, strict=True):
+        assert [c.id for c in answer.candidates] == np.argsort(-row).tolist()
+        assert {c.label: c.score for c in answer.candidates} == pytest.approx(
+            {f"class {i}": share for i, share in enumerate(row)}
+        )
+    assert prediction.answer == prediction.answers[0]
+    assert prediction.labels == prediction.answer.labels
+    assert [len(answer.candidates) for answer in prediction.read(top=1)] == [1, 1]
+    with pytest.raises(InputError, match="top: got 0; expected at least 1"):
+        prediction.read(0)
+
+
+def test_in_a_batch_each_request_has_its_own_answer(text):
+    words = ["lazy", "few neurons work and save time", "sleep while"]
+    together = text.run([text.request(w) for w in words]).predictions
+    for word, prediction in zip(words, together, strict=True):
+        alone = text.predict(word).answer
+        assert prediction.labels == alone.labels
+        found = [c.score for c in prediction.answer.candidates]
+        assert found == pytest.approx([c.score for c in alone.candidates], abs=1e-6)
+
+
+def test_a_model_without_a_head_gives_no_answer(sequence):
+    prediction = sequence.predict({"x": rows(3)})
+    assert (prediction.answers, prediction.answer, prediction.labels) == ((), None, ())
+
+
 def test_text_needs_a_tokenizer(sequence):
     with pytest.raises(InputError, match=r"text: got text; expected tensors named \['x', 'attention_mask'\]"):
         sequence.predict("words")

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from lazyneuron.engine.artifact import read_manifest
+from lazyneuron.engine.artifact import InputSpec, OutputSpec, read_manifest
 from lazyneuron.engine.errors import InputError
 from lazyneuron.engine.requests import make_request
-from tests.support.artifacts import write_sequence_encoder, write_text_classifier, write_vector_model
+from tests.support.artifacts import manifest_of, write_sequence_encoder, write_text_classifier, write_vector_model
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +103,12 @@ def test_a_fixed_axis_is_checked(sequence):
 @pytest.mark.parametrize("budget", [1, 0.5, np.float32(0.5), np.int64(1)])
 def test_a_budget_may_be_any_kind_of_number(text, budget):
     assert make_request(text, {"input_ids": ids(1, 3)}, budget).budget == float(budget)
+
+
+def test_an_image_of_any_size_is_counted_in_patches():
+    pixels = InputSpec(name="pixel_values", dtype="float32", shape=("batch", 3, "height", "width"))
+    logits = OutputSpec(name="logits", dtype="float32", shape=("batch", 100, 92))
+    manifest = manifest_of(task="object-detection", inputs=(pixels,), outputs=(logits,))
+    request = make_request(manifest, {"pixel_values": np.zeros((2, 3, 800, 1066), np.float32)}, 1.0)
+    assert (request.length, request.tokens) == (50 * 67, 2 * 50 * 67)
+    assert request.shape_key == (("height", 800), ("width", 1066))

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from PIL import Image as Picture
 
-from lazyneuron.engine.artifact import InputSpec, Source
+from lazyneuron.engine.artifact import ImageSpec, InputSpec, Source
 from lazyneuron.engine.errors import CalibrationError
 from lazyneuron.exporters.batches import batch_size, batches
 from lazyneuron.exporters.examples import random_examples, read_examples
@@ -54,6 +55,31 @@ def test_lines_of_text_are_cut_to_what_the_model_takes(tmp_path):
     path = lines(tmp_path, {"text": "lazy neuron"}, {"text": "lazy lazy lazy lazy lazy"})
     examples = list(read_examples(path, dense(IDS, MASK, tokenizer=word_tokenizer())).read())
     assert [e["ids"].tolist() for e in examples] == [[1, 2], [1, 1, 1]]
+
+
+def test_lines_of_images(tmp_path):
+    (tmp_path / "images").mkdir()
+    made = Picture.fromarray(np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3))
+    made.save(tmp_path / "images" / "one.png")
+    pixels = InputSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 2, 3))
+    model = dense(pixels, image=ImageSpec(input="pixel_values", rescale=0.5))
+    (example,) = read_examples(lines(tmp_path, {"image": "images/one.png", "label": 1}), model).read()
+    np.testing.assert_array_equal(example["pixel_values"], np.asarray(made, np.float32).transpose(2, 0, 1) / 2)
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "says"),
+    [
+        (False, "one.png", 'line 1: got "image", and it is not known what is done to one; give "inputs": pixel_values'),
+        (True, "one.png", "line 1: image: got .*one.png .No such file or directory.; expected an image file"),
+        (True, "data.jsonl", "line 1: image: got 24 bytes; expected an image file: JPEG"),
+    ],
+)
+def test_images_that_cannot_be_used(tmp_path, known, name, says):
+    pixels = InputSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 2, 3))
+    model = dense(pixels, image=ImageSpec(input="pixel_values") if known else None)
+    with pytest.raises(CalibrationError, match=says):
+        list(read_examples(lines(tmp_path, {"image": name}), model).read())
 
 
 def test_npz(tmp_path):

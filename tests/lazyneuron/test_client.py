@@ -1,6 +1,7 @@
 """`lazyneuron.Client` and `lazyneuron predict` against a server process."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ import lazyneuron
 from lazyneuron.client import Client
 from lazyneuron.engine import errors
 from lazyneuron.engine.model import Model
-from tests.support.artifacts import Size, write_sequence_encoder, write_text_classifier, write_vector_model
+from tests.support.artifacts import (
+    Size,
+    write_image_classifier,
+    write_sequence_encoder,
+    write_text_classifier,
+    write_vector_model,
+)
 from tests.support.server import ServerProcess, serving
 
 X = np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)
@@ -25,6 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_text_classifier(folder)
     write_vector_model(folder, version=3)
+    write_image_classifier(folder)
     write_sequence_encoder(folder, name="slow", size=Size(d_model=256, d_ff=2048, blocks=6))
     return folder
 
@@ -65,7 +73,9 @@ def test_lists_are_arrays_of_their_own_dtype(client: Client) -> None:
 
 
 def test_the_server_s_errors_are_raised_again(client: Client) -> None:
-    with pytest.raises(errors.ModelNotFoundError, match="no model named 'none'; the server has: slow, text, vector"):
+    with pytest.raises(
+        errors.ModelNotFoundError, match="no model named 'none'; the server has: image, slow, text, vector"
+    ):
         client.predict("none", "x")
     with pytest.raises(errors.InputError, match=r"budget: got 2\.0") as caught:
         client.predict("text", "lazy", budget=2)
@@ -124,9 +134,13 @@ def predict(server: ServerProcess, *arguments: str) -> subprocess.CompletedProce
 
 
 def test_predict_prints_a_table(server: ServerProcess) -> None:
-    done = predict(server, "text", "--text", "lazy neurons sleep")
+    done = predict(server, "text", "--text", "lazy neurons sleep", "--top", "2")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("text version 1\n  logits [1, 3]: ")
+    first, *best, heading, output = done.stdout.splitlines()[:5]
+    assert (first, heading) == ("text version 1", "outputs:")
+    for line in best:
+        assert re.fullmatch(r"  +\d+\.\d\d%  class \d", line)
+    assert output.startswith("  logits [1, 3]: ")
     assert "MLP FLOPs saved: " in done.stdout
 
 
@@ -139,6 +153,19 @@ def test_predict_prints_json(server: ServerProcess, models: Path, tmp_path: Path
     assert document["sparsity"]["flops_saved"] == expected.sparsity.flops_saved
     assert document["sparsity"]["blocks"][0]["name"] == "block_0"
     assert document["timing"]["batch_requests"] == 1
+    best = [int(answer["labels"][0]) for answer in document["answers"]]
+    assert best == expected.outputs["logits"].argmax(-1).tolist()
+
+
+def test_predict_answers_an_image(server: ServerProcess, models: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 20, 3)).astype(np.uint8)).save(tmp_path / "x.png")
+    done = predict(server, "image", "--image", str(tmp_path / "x.png"), "--json")
+    (answer,) = json.loads(done.stdout)["answers"]
+    assert answer["kind"] == "classification"
+    assert tuple(answer["labels"]) == Model.load(models / "image").predict(tmp_path / "x.png").labels
+    assert sum(candidate["score"] for candidate in answer["candidates"]) == pytest.approx(1)
 
 
 def test_predict_errors_are_one_line(server: ServerProcess, tmp_path: Path) -> None:
@@ -150,7 +177,15 @@ def test_predict_errors_are_one_line(server: ServerProcess, tmp_path: Path) -> N
         (["vector", "--input", f"x={tmp_path}/objects.npy"], 1, "expected an .npy file of numbers"),
         (["vector", "--input", f"x={tmp_path}/text.npy"], 1, "expected an .npy file of numbers"),
         (["vector", "--input", "x.npy"], 2, "expected NAME=FILE.npy"),
-        (["vector"], 2, "give either --text or --input"),
+        (["vector"], 2, "give one of --text, --image and --input"),
+        (["image", "--image", "x.png", "--text", "x"], 2, "give one of --text, --image and --input"),
+        (
+            ["image", "--image", f"{tmp_path}/missing.png"],
+            1,
+            "missing.png (No such file or directory); expected an image",
+        ),
+        (["image", "--image", f"{tmp_path}/text.npy"], 1, "image: got 8 bytes; expected an image file"),
+        (["text", "--text", "x", "--top", "0"], 2, "--top"),
     ]:
         done = predict(server, *arguments)
         assert done.returncode == status, done.stderr

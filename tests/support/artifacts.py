@@ -1,7 +1,7 @@
 """Small real artifacts, built from ONNX graphs in which every block is a `SparseDown`.
 
-`write_text_classifier`, `write_sequence_encoder` and `write_vector_model` each write `FOLDER/NAME/VERSION/` and
-return that folder; `FOLDER` is then a model repository.
+`write_text_classifier`, `write_image_classifier`, `write_sequence_encoder` and `write_vector_model` each write
+`FOLDER/NAME/VERSION/` and return that folder; `FOLDER` is then a model repository.
 """
 
 from dataclasses import dataclass, field
@@ -19,9 +19,11 @@ from lazyneuron.engine.artifact import (
     BlockFlops,
     BlockPlan,
     Density,
+    ImageSpec,
     InputSpec,
     Manifest,
     OutputSpec,
+    ResizeSpec,
     Source,
     TokenizerSpec,
     digest,
@@ -167,6 +169,50 @@ def write_vector_model(folder: Path, name: str = "vector", version: int = 1, siz
     return _write(graph, target, inputs, (OutputSpec(name="logits", dtype="float32", shape=("batch", size.classes)),))
 
 
+def write_image_classifier(folder: Path, name: str = "image", version: int = 1, size: Size | None = None) -> Path:
+    """Write `pixel_values` [batch, 3, 8, 8] -> `logits` [batch, classes]; with an image preprocessor."""
+    size = size or Size(d_model=3 * 8 * 8)
+    graph = _Graph(size)
+    examples = graph.op("Shape", "pixel_values", output="examples", start=0, end=1)
+    budget = graph.op("Expand", "budget", examples, output="row_budget")
+    flat = graph.op("Flatten", "pixel_values", output="flat", axis=1)
+    graph.op("MatMul", graph.blocks(flat, budget), graph.weights("head", size.d_model, size.classes), output="logits")
+    pixels = InputSpec(name="pixel_values", dtype="float32", shape=("batch", 3, 8, 8))
+    target = folder / name / str(version)
+    target.mkdir(parents=True)
+    return _write(
+        graph,
+        target,
+        (pixels,),
+        (OutputSpec(name="logits", dtype="float32", shape=("batch", size.classes)),),
+        labels=tuple(f"class {i}" for i in range(size.classes)),
+        image=ImageSpec(
+            input="pixel_values",
+            resize=ResizeSpec(height=8, width=8),
+            rescale=1 / 255,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+        ),
+    )
+
+
+def manifest_of(**fields: object) -> Manifest:
+    """Make a manifest of what the test is about; the rest is of no matter."""
+    rest = {
+        "format_version": 1,
+        "name": "model",
+        "version": 1,
+        "created_by": "tests/support/artifacts.py",
+        "source": Source(kind="onnx_file", name="none", digest="sha256:" + "0" * 64),
+        "mode": "exact",
+        "files": {MODEL_FILE: {"sha256": "0" * 64, "bytes": 0}},
+        "budget_input": None,
+        "blocks": (_block_plan(Size(), 0, ("batch",)),),
+        "quality": None,
+    }
+    return Manifest.model_validate({**rest, **fields})
+
+
 _MASK = InputSpec(name="attention_mask", dtype="int64", shape=("batch", "sequence"), role="mask", pad=0)
 
 
@@ -177,8 +223,9 @@ def _write(
     outputs: tuple[OutputSpec, ...],
     tokenizer: TokenizerSpec | None = None,
     labels: tuple[str, ...] | None = None,
+    image: ImageSpec | None = None,
 ) -> Path:
-    rows: Axes = ("batch",) if inputs[0].shape[1:] == (graph.size.d_model,) else ("batch", "sequence")
+    rows: Axes = ("batch", "sequence") if "sequence" in inputs[0].shape else ("batch",)
     blocks = tuple(_block_plan(graph.size, index, rows) for index in range(graph.size.blocks))
     values = [_value(i.name, i.dtype, i.shape) for i in inputs] + [_value("budget", "float32", ("batch",))]
     results = [_value(o.name, o.dtype, o.shape) for o in outputs]
@@ -206,6 +253,7 @@ def _write(
         blocks=blocks,
         quality=None,
         tokenizer=tokenizer,
+        image=image,
         labels=labels,
     )
     (target / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2))
