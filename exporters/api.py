@@ -3,9 +3,11 @@
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lazyneuron import __version__
 from lazyneuron.engine.artifact import (
@@ -18,6 +20,7 @@ from lazyneuron.engine.artifact import (
     verify_files,
 )
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
+from lazyneuron.exporters.admission import admit
 from lazyneuron.exporters.blocks import Ledger
 from lazyneuron.exporters.calibration import density
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
@@ -125,9 +128,9 @@ def export(
             size=settings.batch_size,
             hold_out=True,
             progress=progress,
+            rows=settings.mode == "predictor",
         )
-        choices = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
-        comparison = compare_graphs(measured, choices, scratch, capped=settings.top_k is not None, progress=progress)
+        choices, comparison = _plan(measured, settings, scratch, progress)
         shutil.rmtree(scratch)
         progress.step("writing the artifact")
         sparsity = _sparsity(str(checkpoint), measured)
@@ -135,6 +138,28 @@ def export(
         manifest = _write(made)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity)
+
+
+def _plan(
+    measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+) -> tuple[Mapping[str, Choice], Comparison]:
+    """Choose what is done to each block, and measure what that gives."""
+    blocks = measured.ledger.blocks
+    choices = dict(zip(blocks, choose(list(blocks.values()), measured.counts, settings), strict=True))
+    compare = partial(compare_graphs, measured, scratch=scratch, capped=settings.top_k is not None, progress=progress)
+    if settings.mode != "predictor":
+        return choices, compare(choices)
+    from lazyneuron.exporters.predictors import train_predictors  # it brings torch
+
+    predictors = train_predictors(measured, settings, progress)
+    admitted, comparison, notes = admit(choices, predictors, settings.max_quality_drop, compare)
+    return admitted, replace(comparison, notes=comparison.notes + notes)
+
+
+def _mode(choices: Mapping[str, Choice]) -> Literal["exact", "certified", "predictor"]:
+    """Return the mode of the whole: that of the block which skips most."""
+    modes = {choice.mode for choice in choices.values()}
+    return "predictor" if "predictor" in modes else "certified" if "certified" in modes else "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +170,7 @@ class _Made:
     name: str
     version: int
     measured: Measured
-    choices: dict[str, Choice]
+    choices: Mapping[str, Choice]
     comparison: Comparison
     sparsity: SparsityReport
 
@@ -175,7 +200,7 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         created_by=f"lazyneuron {__version__}",
         source=dense.source,
         task=dense.task,
-        mode="certified" if any(c.mode == "certified" for c in made.choices.values()) else "exact",
+        mode=_mode(made.choices),
         files={path.name: digest(path) for path in files},
         inputs=dense.inputs,
         outputs=dense.outputs,

@@ -7,6 +7,7 @@ from typing import Literal
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.predictors.predictor import Predictor
 from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
 
@@ -23,29 +24,37 @@ class Choice:
         The block.
     mode
         `exact`: the down projection skips what the block's own activation and gate make zero, and what `top_k` cuts
-        off; `certified`: so does the up projection, as far as a sound bound shows it.
+        off; `certified`: so does the up projection, as far as a sound bound shows it; `predictor`: so does the up
+        projection, of what a predictor leaves out.
     top_k
         The most neurons a row may use; 0: no cap.
     density
         What calibration saw, under that cap.
     screen
         The certified mode's shift and scale; None in others.
+    predictor
+        The predictor mode's; None in others.
     """
 
     block: Block
-    mode: Literal["exact", "certified"]
+    mode: Literal["exact", "certified", "predictor"]
     top_k: int
     density: Density
     screen: Screen | None = None
+    predictor: Predictor | None = None
+
+    def predicted(self, predictor: Predictor) -> "Choice":
+        """Return this choice with a predictor instead of a screen."""
+        return replace(self, mode="predictor", screen=None, predictor=predictor)
 
 
 def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: ExportSettings) -> list[Choice]:
-    """Choose what is done to each block."""
+    """Choose what is done to each block; in mode `predictor`, what is done where no predictor is admitted."""
     choices = []
     for block, counted in zip(blocks, counts, strict=True):
         k = _cap(block, settings.top_k)
         choice = Choice(block, "exact", k, density(counted, k))
-        if settings.mode == "certified" and not block.reshaped:
+        if settings.mode in {"certified", "predictor"} and not block.reshaped:
             screen = balanced(counted.channels, block.up.weight.read().T)
             choice = replace(choice, mode="certified", screen=screen)
         choices.append(choice)
@@ -71,9 +80,11 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
     up, down = 2 * block.d_model, 2 * block.d_out
     # The screen multiplies 8-bit codes of every neuron with those of the row.
     screen = block.d_ff * up if choice.mode == "certified" else 0
+    predictor = choice.predictor
+    held_out = predictor.held_out if predictor else None
     return BlockPlan(
         name=block.name,
-        operator="SparseMLP" if choice.mode == "certified" else "SparseDown",
+        operator="SparseDown" if choice.mode == "exact" else "SparseMLP",
         mode=choice.mode,
         activation=block.activation,
         d_model=block.d_model,
@@ -84,7 +95,7 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         candidates=candidates,
         flops=BlockFlops(
             dense_per_row=block.d_ff * (up + down),
-            per_row=screen,
+            per_row=predictor.operations if predictor else screen,
             int8_per_row=screen,
             per_candidate=up,
             per_active=down,
@@ -92,4 +103,7 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         rows=block.rows,
         active_output=active_output,
         candidates_output=candidates_output,
+        predictor_rank=predictor.rank if predictor else None,
+        predictor_recall=held_out.recall if held_out else None,
+        predictor_energy=held_out.energy if held_out else None,
     )

@@ -14,6 +14,7 @@ from lazyneuron.exporters.blocks import Block, find_blocks, replace_blocks
 from lazyneuron.exporters.budgets import BUDGET_INPUT, RowBudgets
 from lazyneuron.exporters.build import Builder
 from lazyneuron.exporters.plan import Choice
+from lazyneuron.exporters.predictors.predictor import Predictor
 
 __all__ = ["DOMAIN", "SparseGraph", "rewrite"]
 
@@ -96,7 +97,7 @@ class _Writer:
         """Build a block's operator and return what takes the place of the block's output."""
         choice = self._choices[block.name]
         gating = {"activation": block.activation, "top_k": choice.top_k, "threshold": 0.0}
-        build = self._sparse_down if choice.screen is None else self._sparse_mlp
+        build = self._sparse_down if choice.mode == "exact" else self._sparse_mlp
         y, active, *candidates = build(op, block, choice, gating)
         self._counts["active", block.name] = active
         if candidates:
@@ -114,16 +115,28 @@ class _Writer:
         x = block.up.x
         if x.dtype != ir.DataType.FLOAT:
             x = op.Cast(x, to=ir.DataType.FLOAT)
-        screen = choice.screen
-        assert screen is not None
         weights = [self._up(block), self._down(block), *self._biases(block)]
-        absent = [None] * 5  # scores, gate and the scales of int8 weights
-        shift, scale = (
-            self._store(f"lazyneuron.{block.name}.screen_{name}", values)
-            for name, values in (("shift", screen.shift), ("scale", screen.scale))
-        )
-        operands = [x, *weights, self.budgets.rows_of(op, block, x), *absent, shift, scale]
-        return _operator(op.SparseMLP, operands, 3, {"mode": "certified", **gating})
+        operands = [x, *weights, self.budgets.rows_of(op, block, x)]
+        attributes = {"mode": choice.mode, **gating}
+        if choice.predictor is not None:
+            operands.append(self._scores(op, block, choice.predictor, x))
+            attributes["score_threshold"] = choice.predictor.threshold
+        else:
+            screen = choice.screen
+            assert screen is not None
+            operands += [None] * 5  # scores, gate and the scales of int8 weights
+            operands += [
+                self._part(block, "screen_shift", screen.shift),
+                self._part(block, "screen_scale", screen.scale),
+            ]
+        return _operator(op.SparseMLP, operands, 3, attributes)
+
+    def _scores(self, op: Any, block: Block, predictor: Predictor, x: ir.Value) -> ir.Value:  # noqa: ANN401
+        """Build a predictor: two thin MatMuls, which ONNX Runtime's own GEMM does."""
+        parts = {"first": predictor.first, "second": predictor.second, "offset": predictor.offset}
+        first, second, offset = (self._part(block, f"predictor_{name}", part) for name, part in parts.items())
+        scores: ir.Value = op.Add(op.MatMul(op.MatMul(x, first), second), offset)
+        return scores
 
     def attach_counts(self, which: str, blocks: Sequence[Block]) -> tuple[str | None, ...]:
         """Make each block's count of that name an output of the graph, with the axes of the block's rows."""
@@ -173,10 +186,10 @@ class _Writer:
         return self._stored[key]
 
     def _biases(self, block: Block) -> list[ir.Value | None]:
-        return [self._row(block, "up", block.up.bias), self._row(block, "down", block.down.bias)]
+        return [self._part(block, "up_bias", block.up.bias), self._part(block, "down_bias", block.down.bias)]
 
-    def _row(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
-        return None if values is None else self._store(f"lazyneuron.{block.name}.{which}_bias", values)
+    def _part(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
+        return None if values is None else self._store(f"lazyneuron.{block.name}.{which}", values)
 
     def _store(self, name: str, values: NDArray[np.generic]) -> ir.Value:
         tensor = ir.tensor(np.ascontiguousarray(values), name=name)
