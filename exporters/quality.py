@@ -93,8 +93,9 @@ class _Tally:
         self._error = max(self._error, float(np.nan_to_num(difference, nan=np.inf, posinf=np.inf).max()))
         finite = a[np.isfinite(a)]
         self._largest = max(self._largest, float(np.abs(finite).max(initial=0.0)))
-        self._squared_error += float(np.square(np.nan_to_num(difference, nan=np.inf)).sum())
-        self._squares += float(np.square(finite).sum())
+        with np.errstate(over="ignore"):
+            self._squared_error += float(np.square(np.nan_to_num(difference, nan=np.inf)).sum())
+            self._squares += float(np.square(finite).sum())
         if self._argmax:
             same = a.argmax(-1) == b.argmax(-1)
             self._rows += same.size

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 __all__ = ["Scored", "choose_threshold"]
 
 _GROUPS = 10
-_DEVIATIONS = 2.0
+_DEVIATIONS = 2.5
 _LEAST_GROUP = 50
 """Active neurons in a group, at the least; fewer make its recall a matter of chance."""
 
@@ -42,7 +42,7 @@ def choose_threshold(scored: Scored, recall: float) -> float:
     """Return the highest threshold that keeps the recall on data like this, as far as it can be told.
 
     Neighbouring examples come from the same source, and recall differs between sources: the threshold has to keep it in
-    a group of examples that is two deviations (over ten groups) worse than the mean, not on the average alone.
+    a group of examples that is 2.5 deviations (over ten groups) worse than the mean, not on the average alone.
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ class TuningSettings:
     epochs
         Times that each row is gone through; 0: not tuned.
     batch
-        Rows in a step.
+        The most rows in a step; fewer, where an epoch would have less than 64 steps.
     rate
         Adam's first step, as a share of the weights' own deviation; it falls to 0 by a cosine.
     miss_weight
@@ -46,6 +46,8 @@ class TuningSettings:
     mixing: float = 0.6
     seed: int = 0
 
+
+_LEAST_STEPS = 64
 
 Fired = Callable[[NDArray[np.intp]], NDArray[np.bool_]]
 
@@ -75,10 +77,10 @@ def tune(
         Called after each epoch.
     """
     rows = len(x)
-    batch = min(settings.batch, rows)
-    steps = rows // batch if rows else 0
-    if settings.epochs == 0 or steps == 0:
+    if settings.epochs == 0 or rows == 0:
         return predictor
+    batch = min(settings.batch, max(rows // _LEAST_STEPS, 1))
+    steps = rows // batch
     parameters = [
         torch.tensor(part, requires_grad=True) for part in (predictor.first, predictor.second, predictor.offset)
     ]

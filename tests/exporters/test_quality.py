@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lazyneuron.engine.artifact import InputSpec, OutputSpec
-from lazyneuron.exporters.quality import compare, worst
+from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec, Quality
+from lazyneuron.exporters.quality import compare, drop, worst
 
 MASK = InputSpec(name="mask", dtype="int64", shape=("batch", "sequence"), role="mask", pad=0)
 LOGITS = OutputSpec(name="logits", dtype="float32", shape=("batch", "sequence", 2))
@@ -29,6 +29,7 @@ def agreement(dense, sparse, mask, *, argmax=True):
 def test_errors_are_relative_to_the_largest_entry():
     found = agreement([[[1, 4], [2, 1]]], [[[1.5, 4], [2, 1]]], [[1, 1]])
     assert (found.max_abs_error, found.max_rel_error, found.same_argmax) == (0.5, 0.125, 1.0)
+    assert found.rms_rel_error == pytest.approx((0.25 / (1 + 16 + 4 + 1)) ** 0.5)
 
 
 def test_padding_is_not_compared():
@@ -46,3 +47,13 @@ def test_argmax_over_real_rows():
 def test_what_only_one_of_them_has_is_an_error(value):
     assert agreement([[[1, value]]], [[[1, value]]], [[1]]).max_abs_error == 0.0
     assert agreement([[[1, 4]]], [[[1, value]]], [[1]]).max_rel_error > 1e300
+
+
+def test_the_drop_is_the_worst_outputs():
+    def output(**given) -> OutputAgreement:
+        return OutputAgreement(name="y", max_abs_error=9, max_rel_error=0.9, **given)
+
+    assert drop(Quality(examples=1, outputs=(output(same_argmax=0.75, rms_rel_error=0.5),))) == 0.25
+    assert drop(Quality(examples=1, outputs=(output(rms_rel_error=0.5),))) == 0.5
+    assert drop(Quality(examples=1, outputs=(output(same_argmax=0.75), output(rms_rel_error=0.5)))) == 0.5
+    assert drop(Quality(examples=1, outputs=(output(),))) == 0.9
