@@ -86,7 +86,7 @@ class _Tally:
                 f"output {self.spec.name}: the sparse graph gives shape {list(sparse.shape)}, the dense one "
                 f"{list(dense.shape)}; please report this"
             )
-        a, b = dense.astype(np.float64), sparse.astype(np.float64)
+        a, b = (np.atleast_1d(part).astype(np.float64) for part in (dense, sparse))
         with np.errstate(invalid="ignore"):
             difference = np.abs(a - b)
         difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # infinities and NaN that both have

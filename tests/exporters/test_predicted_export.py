@@ -63,6 +63,28 @@ def test_what_is_served_is_the_dense_output_but_for_what_the_recall_costs(plante
     assert counts.flops_executed < counts.flops_dense
 
 
+def test_padding_costs_the_predictors_products_and_no_more(tmp_path):
+    shapes = {"x": (graphs.TensorProto.FLOAT, ["batch", "length", planted.D])}
+    shapes["row_mask"] = (graphs.TensorProto.INT64, ["batch", "length"])
+    outputs = {"y": (graphs.TensorProto.FLOAT, ["batch", "length", planted.OUT])}
+    outputs["used"] = (graphs.TensorProto.INT64, [])
+    nodes = [*graphs.plain_nodes(), graphs.node("ReduceMax", "row_mask", "used", keepdims=0)]
+    path = graphs.save(tmp_path / "m.onnx", nodes, planted.weights(rank=6), inputs=shapes, outputs=outputs)
+    x = planted.inputs(60)
+    mask = np.ones(x.shape[:2], np.int64)
+    mask[:, 15:] = 0
+    np.savez(tmp_path / "data.npz", x=np.where(mask[..., None] != 0, x, 1e4).astype(np.float32), row_mask=mask)
+    found = export((path, tmp_path / "data.npz"), tmp_path / "m", tmp_path / "cache")
+    (block,) = found.manifest.blocks
+    assert block.density.rows == 54 * 15 - 2 * 15  # padding, for all its 1e4, is neither counted nor learned from
+    assert block.predictor_recall >= 0.99
+    model = lazyneuron.load(found.path)
+    result = model.run([model.request({"x": x[:2], "row_mask": mask[:2]})])
+    assert (result.tokens_real, result.tokens_padding) == (30, 10)
+    assert result.flops_padding_computed == 10 * block.flops.per_row
+    assert result.flops_padding_skipped == 10 * (block.flops.dense_per_row - block.flops.per_row)
+
+
 def test_top_k_and_budgets_hold(planted_files, tmp_path, report):
     capped = export(planted_files, tmp_path / "m", report.path.parents[1] / "cache", top_k=4)
     model = lazyneuron.load(capped.path)

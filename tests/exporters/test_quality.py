@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,13 @@ def test_argmax_over_real_rows():
     dense, sparse = [[[1, 4], [2, 1]]], [[[1, 4], [1, 2]]]
     assert agreement(dense, sparse, [[1, 1]]).same_argmax == 0.5
     assert agreement(dense, sparse, [[1, 1]], argmax=False).same_argmax is None
+
+
+def test_an_output_may_be_a_number():
+    scalar = OutputSpec(name="loss", dtype="float32", shape=())
+    sessions = [SimpleNamespace(run=lambda *_, value=value: [np.float32(value)]) for value in (2.0, 1.5)]
+    quality = compare(*sessions, (MASK,), (scalar,), [{"mask": np.ones((1, 2))}], argmax=True)
+    assert (quality.outputs[0].max_abs_error, quality.outputs[0].same_argmax) == (0.5, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
