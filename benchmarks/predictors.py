@@ -84,13 +84,13 @@ def show(given: Iterator[Given], rank: int | None) -> None:
     click.echo(f"{'block':24} {'rank':>5}  {'closed form':>20}  {'tuned':>20}  {'energy':>8}  {'wall':>7}  {'CPU':>7}")
     for block, rows, spread in given:
         wall, cpu = time.perf_counter(), time.process_time()
-        tuned = train_block(block, rows, spread, BlockSettings(rank=rank), lambda: None)
+        tuned = train_block(block, rows, spread, BlockSettings(rank=rank), progress=Silent(), what="")
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         if tuned is None:
             click.echo(f"{block.name:24} no predictor pays")
             continue
         untuned = BlockSettings(rank=tuned.rank, tuning=TuningSettings(epochs=0))
-        closed = train_block(block, rows, spread, untuned, lambda: None)
+        closed = train_block(block, rows, spread, untuned, progress=Silent(), what="")
         cells = [f"{100 * p.held_out.recall:6.2f} % at {p.held_out.ratio:5.2f} x" for p in (closed, tuned)]
         click.echo(
             f"{block.name:24} {tuned.rank:5}  {cells[0]:>20}  {cells[1]:>20}  {100 * tuned.held_out.energy:6.2f} %"

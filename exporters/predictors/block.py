@@ -13,6 +13,7 @@ from lazyneuron.exporters.predictors.predictor import Measures, Predictor, Sprea
 from lazyneuron.exporters.predictors.rows import BlockRows
 from lazyneuron.exporters.predictors.thresholds import Scored, choose_threshold
 from lazyneuron.exporters.predictors.tuning import TuningSettings, tune
+from lazyneuron.exporters.progress import Progress
 
 __all__ = ["MOST_RATIO", "BlockSettings", "train_block"]
 
@@ -53,7 +54,7 @@ class BlockSettings:
 
 
 def train_block(
-    block: Block, rows: BlockRows, spread: Spread, settings: BlockSettings, advance: Callable[[], None]
+    block: Block, rows: BlockRows, spread: Spread, settings: BlockSettings, *, progress: Progress, what: str
 ) -> Predictor | None:
     """Fit, tune, choose the threshold and measure.
 
@@ -63,24 +64,34 @@ def train_block(
     ----------
     spread
         By which the rows were standardised.
-    advance
-        Called after each epoch of tuning.
+    progress
+        Told of each rank and epoch.
+    what
+        What is trained, in the progress' words.
 
     Returns
     -------
-    The predictor of the block's own input; None where no rank would cost less than the dense up projection, or where
-    no neuron fires.
+    The predictor of the block's own input; None where no rank would cost less than the dense up projection, where no
+    neuron fires, or where the input is not finite.
     """
+    progress.step(f"{what}: choosing its rank")
+    if not np.isfinite(spread.deviation).all():
+        return None
     training = _Training(block, rows, spread, settings)
     rank = training.choose_rank()
     if rank is None:
         return None
-    tried = [training.tuned(rank, advance)]
+
+    def tuned(rank: int) -> tuple[Predictor, Measures]:
+        progress.step(f"{what}: tuning rank {rank}", settings.tuning.epochs)
+        return training.tuned(rank, progress.advance)
+
+    tried = [tuned(rank)]
     while settings.rank is None and len(tried) <= _MORE_RANKS and tried[-1][1].ratio > MOST_RATIO:
         more = [r for r in training.ranks() if r > tried[-1][0].rank]
         if not more:
             break
-        tried.append(training.tuned(more[0], advance))
+        tried.append(tuned(more[0]))
     kept = [found for found in tried if found[1].ratio <= MOST_RATIO] or tried
     best, _ = min(kept, key=lambda found: training.cost(found[0], found[1]))
     return replace(best, held_out=training.measure(best, rows.test())).on_raw(spread)
@@ -165,7 +176,7 @@ class _Training:
         return Measures(
             rows=len(chosen),
             recall=kept / active if active else 1.0,
-            energy=kept_energy / all_energy if all_energy else 1.0,
+            energy=min(kept_energy / all_energy, 1.0) if all_energy else 1.0,
             candidates=candidates / neurons,
             active=active / neurons,
         )

@@ -19,8 +19,9 @@ __all__ = ["Moments", "ReducedRank"]
 
 _RIDGE = 1e-6
 """The least variance of a direction of the input, as a share of the largest: it is divided by its root."""
-_LEAST_RESIDUAL = 1e-3
-"""The least deviation that a prediction is said to leave out, as a share of the neuron's own: scores stay bounded."""
+_LEAST_RESIDUAL = 0.05
+"""The least deviation that a prediction is said to leave out, as a share of the neuron's own: scores stay so
+small that tuning can move them."""
 _LOGISTIC = 1.702
 """The logistic function of 1.702 z is the normal distribution function of z to 0.01: scores become log-odds."""
 

@@ -25,7 +25,8 @@ class Spread:
     def of(cls, total: NDArray[np.float64], squares: NDArray[np.float64], rows: int) -> Self:
         """Return the spread of `rows` rows from their sum and sum of squares, [d_model] each."""
         mean = total / max(rows, 1)
-        deviation = np.sqrt(np.maximum(squares / max(rows, 1) - mean**2, 0.0))
+        with np.errstate(invalid="ignore"):  # what is not finite stays so, for its reader to see
+            deviation = np.sqrt(np.maximum(squares / max(rows, 1) - mean**2, 0.0))
         # A channel that does not move says nothing, and dividing by its rounding errors would let it speak.
         deviation = np.maximum(deviation, 1e-6 * max(float(deviation.max(initial=0.0)), 1e-30))
         return cls(mean.astype(np.float32), deviation.astype(np.float32))

@@ -16,6 +16,7 @@ from typing import BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyneuron.engine.artifact import BATCH_AXIS
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import row_outputs
 from lazyneuron.exporters.examples import Example
@@ -182,7 +183,7 @@ def _write(measured: Measured, folder: Path, most_rows: int, progress: Progress)
             values = measured.session.run(fetches, feed)
             for i, block in enumerate(blocks):
                 x, fired = values[2 * i : 2 * i + 2]
-                example = first + _example_of(len(x), size)
+                example = first + _example_of(block, len(x), size)
                 real = real_rows(inputs, block.rows, feed)
                 if real is not None:
                     chosen = real.reshape(-1)
@@ -191,8 +192,13 @@ def _write(measured: Measured, folder: Path, most_rows: int, progress: Progress)
             first += size
 
 
-def _example_of(rows: int, examples: int) -> NDArray[np.int32]:
-    """Return the example that each row is of; rows that are no example's are shared out evenly."""
+def _example_of(block: Block, rows: int, examples: int) -> NDArray[np.int32]:
+    """Return the example of a batch that each row is of.
+
+    Rows that do not go by examples count as the batch's last one's: all are held out of a batch that has such examples.
+    """
+    if block.rows[:1] != (BATCH_AXIS,):
+        return np.full(rows, examples - 1, np.int32)
     return (np.arange(rows) * examples // max(rows, 1)).astype(np.int32)
 
 

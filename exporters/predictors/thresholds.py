@@ -9,8 +9,8 @@ __all__ = ["Scored", "choose_threshold"]
 
 _GROUPS = 10
 _DEVIATIONS = 2.5
-_LEAST_GROUP = 50
-"""Active neurons in a group, at the least; fewer make its recall a matter of chance."""
+_LEAST_LOST = 5
+"""Active neurons that a group may lose, at the least; fewer make its recall a matter of chance."""
 
 
 class Scored:
@@ -28,9 +28,10 @@ class Scored:
         self.active = active
         self.example = example
 
-    def groups(self) -> Sequence[NDArray[np.float32]]:
+    def groups(self, recall: float) -> Sequence[NDArray[np.float32]]:
         """Share out the scores, ascending in each group, between runs of neighbouring examples."""
-        wanted = min(_GROUPS, len(np.unique(self.example)), max(1, len(self.active) // _LEAST_GROUP))
+        most = int(len(self.active) * (1 - recall) / _LEAST_LOST)
+        wanted = min(_GROUPS, len(np.unique(self.example)), max(1, most))
         ends = np.flatnonzero(np.diff(self.example)) + 1
         cuts = np.arange(1, wanted) * len(self.active) // wanted
         # Whole examples: a cut moves to the nearest end of one.
@@ -42,7 +43,7 @@ def choose_threshold(scored: Scored, recall: float) -> float:
     """Return the highest threshold that keeps the recall on data like this, as far as it can be told.
 
     Neighbouring examples come from the same source, and recall differs between sources: the threshold has to keep it in
-    a group of examples that is 2.5 deviations (over ten groups) worse than the mean, not on the average alone.
+    a group of examples that is 2.5 deviations (over up to ten groups) worse than the mean, not on the average alone.
 
     Parameters
     ----------
@@ -51,7 +52,7 @@ def choose_threshold(scored: Scored, recall: float) -> float:
     recall
         The promised share of active neurons above the threshold.
     """
-    groups = scored.groups()
+    groups = scored.groups(recall)
     pooled = np.sort(scored.active)
     if not len(pooled):
         return 0.0
@@ -70,5 +71,9 @@ def choose_threshold(scored: Scored, recall: float) -> float:
 def _bound(groups: Sequence[NDArray[np.float32]], lowest: np.float32) -> float:
     """Return the recall of scores from `lowest` on that a bad group has."""
     recalls = np.array([1 - np.searchsorted(group, lowest) / len(group) for group in groups])
-    spread = recalls.std(ddof=1) if len(recalls) > 1 else 0.0
-    return float(recalls.mean() - _DEVIATIONS * spread)
+    mean = recalls.mean()
+    # How far chance alone may take so few scores; a few groups may be alike by chance, too.
+    spread = np.sqrt(mean * (1 - mean) / sum(map(len, groups)))
+    if len(recalls) > 1:
+        spread = max(spread, recalls.std(ddof=1))
+    return float(mean - _DEVIATIONS * spread)

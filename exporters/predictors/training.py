@@ -47,15 +47,26 @@ def train_predictors(measured: Measured, settings: ExportSettings, progress: Pro
     CalibrationError
         If there are too few examples or rows to fit, to choose thresholds and to measure on.
     ConfigurationError
-        If the rank asked for does not fit a block.
+        If the rank asked for does not fit a block, or the cache cannot be written.
     """
     blocks = list(measured.ledger.blocks.values())
     _check_data(measured)
     _check_rank(blocks, settings.predictor_rank)
     wanted = BlockSettings(recall=settings.predictor_recall, rank=settings.predictor_rank)
     cache = settings.cache or default_cache()
-    prune(cache, "predictors")
     folder = entry(cache, "predictors", _content(measured, settings))
+    try:
+        prune(cache, "predictors")
+        return _train_all(measured, wanted, folder, progress)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigurationError(
+            f"{cache}: cannot keep predictors there: {reason}; give another folder with --cache"
+        ) from error
+
+
+def _train_all(measured: Measured, wanted: BlockSettings, folder: Path, progress: Progress) -> list[Predictor | None]:
+    blocks = list(measured.ledger.blocks.values())
     predictors: list[Predictor | None] = []
     for number, block in enumerate(blocks):
         kept = folder / f"{_name(wanted)}.{number}.npz"
@@ -65,10 +76,10 @@ def train_predictors(measured: Measured, settings: ExportSettings, progress: Pro
         found = _read(kept)
         if not found:
             rows = collect(measured, folder, progress)
-            progress.step(f"training predictor {number + 1} of {len(blocks)}: {block.name}", wanted.tuning.epochs)
             read = BlockRows.read(rows, number, block)
             _check_rows(block, read)
-            made = train_block(block, read, spread_of(measured, number), wanted, progress.advance)
+            what = f"predictor {number + 1} of {len(blocks)}, {block.name}"
+            made = train_block(block, read, spread_of(measured, number), wanted, progress=progress, what=what)
             found = (made,)
             _write(kept, made)
         predictors.append(found[0])

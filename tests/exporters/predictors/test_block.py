@@ -1,21 +1,38 @@
 """One block's training, on planted data."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from lazyneuron.exporters.predictors.block import MOST_RATIO, BlockSettings, train_block
+from lazyneuron.exporters.predictors.predictor import Spread
 from lazyneuron.exporters.predictors.tuning import TuningSettings
+from lazyneuron.exporters.progress import Silent
 from tests.exporters.predictors import planted
 
 UNTUNED = TuningSettings(epochs=0)
 
 
+class Heard:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.steps, self.units = [], 0
+
+    def step(self, text, total=None):
+        self.steps.append((text, total))
+
+    def advance(self, units=1):
+        self.units += units
+
+
 def trained(folder, constants, *, examples=200, **settings):
     block = planted.block_of(planted.save(folder, constants))
     rows, spread = planted.rows_of(planted.inputs(examples), constants, examples * 9 // 10)
-    done = []
-    predictor = train_block(block, rows, spread, BlockSettings(**settings), lambda: done.append(1))
-    return predictor, rows, spread, len(done)
+    progress = Heard()
+    predictor = train_block(block, rows, spread, BlockSettings(**settings), progress=progress, what="it")
+    return predictor, rows, spread, progress
 
 
 def test_a_block_of_low_rank_needs_no_more_than_its_active_neurons(tmp_path):
@@ -41,9 +58,11 @@ def test_the_recall_is_kept_on_held_out_rows(tmp_path, recall):
 
 def test_tuning_needs_fewer_candidates_for_the_same_recall(tmp_path):
     constants = planted.weights(rank=6, noise=0.4)
-    before, *_, none = trained(tmp_path, constants, rank=6, tuning=UNTUNED)
-    after, *_, epochs = trained(tmp_path, constants, rank=6)
-    assert (none, epochs) == (0, TuningSettings().epochs)
+    before, *_ = trained(tmp_path, constants, rank=6, tuning=UNTUNED)
+    after, *_, progress = trained(tmp_path, constants, rank=6)
+    epochs = TuningSettings().epochs
+    assert progress.steps == [("it: choosing its rank", None), ("it: tuning rank 6", epochs)]
+    assert progress.units == epochs
     assert after.held_out.ratio < before.held_out.ratio
 
 
@@ -65,6 +84,29 @@ def test_the_same_seed_gives_the_same_predictor(tmp_path):
         np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
     assert first.threshold == second.threshold
     assert not np.array_equal(first.second, other.second)
+
+
+def test_a_models_own_top_k_is_what_is_predicted(tmp_path, monkeypatch):
+    """Rows are not mixed then: which neurons of a mixed row are among the k largest, no projection tells."""
+    constants = planted.weights(rank=6, noise=0.4)
+    block = dataclasses.replace(planted.block_of(planted.save(tmp_path, constants)), top_k=5)
+    x = planted.inputs(200)
+    rows, spread = planted.rows_of(x, constants, 180)
+    pre = x.reshape(-1, planted.D) @ constants["up"] + constants["up_bias"]
+    fired = (pre > 0) & (pre >= np.sort(pre, axis=1)[:, -5:-4])
+    rows = dataclasses.replace(rows, fired=np.packbits(fired, axis=1))
+    monkeypatch.setattr("lazyneuron.exporters.predictors.tuning._mixed", None)
+    gated = train_block(block, rows, spread, BlockSettings(rank=12), progress=Silent(), what="it")
+    assert gated.held_out.recall >= 0.99
+    assert gated.held_out.active == pytest.approx(fired[180 * 20 :].mean())
+
+
+def test_input_that_is_not_finite_has_none(tmp_path):
+    constants = planted.weights(rank=6)
+    block = planted.block_of(planted.save(tmp_path, constants))
+    rows, _ = planted.rows_of(planted.inputs(50), constants, 45)
+    spread = Spread.of(np.full(planted.D, np.inf), np.full(planted.D, np.inf), 900)
+    assert train_block(block, rows, spread, BlockSettings(), progress=Silent(), what="it") is None
 
 
 def test_a_block_that_never_fires_has_none(tmp_path):

@@ -1,5 +1,6 @@
 """All of an export's predictors: rows in bounded files, and going on after an interruption."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -98,11 +99,14 @@ def test_an_interrupted_training_goes_on(measured, settings, monkeypatch, tmp_pa
     shutil.rmtree(settings.cache)
     done, train_block = [], training.train_block
 
-    def interrupted(block, *args):
-        if len(done) == 1:
-            raise KeyboardInterrupt
+    def noted(block, *args, **options):
         done.append(block.name)
-        return train_block(block, *args)
+        return train_block(block, *args, **options)
+
+    def interrupted(block, *args, **options):
+        if done:
+            raise KeyboardInterrupt
+        return noted(block, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "train_block", interrupted)
@@ -111,9 +115,7 @@ def test_an_interrupted_training_goes_on(measured, settings, monkeypatch, tmp_pa
     left = sorted(p.name for p in settings.cache.glob("predictors/*/*"))
     assert len(left) == 2, left  # the rows, and the first block's predictor
     monkeypatch.setattr(kept_rows, "_write", None)  # the rows are not gone through again
-    monkeypatch.setattr(
-        training, "train_block", lambda block, *args: (done.append(block.name), train_block(block, *args))[1]
-    )
+    monkeypatch.setattr(training, "train_block", noted)
     resumed = training.train_predictors(measured, settings, Silent())
     assert done == ["layer0", "layer1"]
     for a, b in zip(whole, resumed, strict=True):
@@ -142,6 +144,21 @@ def test_other_settings_are_other_predictors(measured, settings, stack, tmp_path
     first = training.train_predictors(measured, settings, Silent())
     other = ExportSettings(mode="predictor", calibration=stack[1], cache=settings.cache, predictor_rank=3)
     assert [p.rank for p in training.train_predictors(measured, other, Silent())] == [3, 3] != [p.rank for p in first]
+
+
+def test_a_cache_that_cannot_be_written_is_said(measured, stack, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    settings = ExportSettings(mode="predictor", calibration=stack[1], cache=tmp_path / "taken")
+    with pytest.raises(
+        ConfigurationError, match=r"taken: cannot keep predictors there: .*; give another folder with --c"
+    ):
+        training.train_predictors(measured, settings, Silent())
+
+
+def test_rows_that_do_not_go_by_examples_are_held_out_with_the_batch(measured):
+    (block, _) = measured.ledger.blocks.values()
+    assert kept_rows._example_of(block, 6, 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert kept_rows._example_of(dataclasses.replace(block, rows=("sequence", "batch")), 6, 3).tolist() == [2] * 6
 
 
 def test_a_rank_above_the_width_is_refused(measured, settings, stack):
