@@ -10,6 +10,7 @@ import numpy as np
 
 from lazyneuron.engine.artifact import digest
 from lazyneuron.engine.errors import CalibrationError, ConfigurationError
+from lazyneuron.engine.reference.gating import BY_VALUE
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.cache import default_cache, entry, prune
 from lazyneuron.exporters.measure import Measured
@@ -70,7 +71,8 @@ def _train_all(measured: Measured, wanted: BlockSettings, folder: Path, progress
     predictors: list[Predictor | None] = []
     for number, block in enumerate(blocks):
         kept = folder / f"{_name(wanted)}.{number}.npz"
-        if block.reshaped:
+        # Of other activations hardly a neuron is exactly zero, so there is no telling which ones fire.
+        if block.reshaped or block.activation not in BY_VALUE:
             predictors.append(None)
             continue
         found = _read(kept)
