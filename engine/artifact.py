@@ -162,6 +162,9 @@ class BlockPlan(_Part):
     """None: every neuron's up projection is computed."""
     predictor_rank: Count | None = None
     predictor_recall: Share | None = None
+    """The share of active neurons that were candidates, on rows that the predictor was not fitted on."""
+    predictor_energy: Share | None = None
+    """The share of the output's energy that they carried there: of the sum of (value · ‖down row‖)²."""
 
 
 class OutputAgreement(_Part):
@@ -171,6 +174,8 @@ class OutputAgreement(_Part):
     max_abs_error: Annotated[float, Field(ge=0.0)]
     max_rel_error: Annotated[float, Field(ge=0.0)]
     """The largest absolute error over the largest absolute dense output."""
+    rms_rel_error: Annotated[float, Field(ge=0.0)] | None = None
+    """The root of the mean squared error over that of the mean squared dense output."""
     same_argmax: Share | None = None
     """The share of rows whose largest entry is in the same place; None where an argmax has no meaning."""
 

@@ -288,7 +288,8 @@ class Model:
         if block.candidates_output is None:  # the up projection is computed for every row
             return block_counts(block, rows=rows, active=active)
         candidates = values[block.candidates_output]
-        computed = int(np.count_nonzero(candidates[padding]))  # a row of budget 0 is not even screened
+        # A row of budget 0 is not even screened; a predictor's products, outside the operator, are done for every row.
+        computed = rows if block.mode == "predictor" else int(np.count_nonzero(candidates[padding]))
         counts = block_counts(block, rows=computed, active=active, candidates=_sum(candidates, padding))
         return replace(counts, rows=rows, flops_dense=rows * block.flops.dense_per_row)
 

@@ -3,9 +3,11 @@
 import re
 import shutil
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lazyneuron import __version__
 from lazyneuron.engine.artifact import (
@@ -18,6 +20,7 @@ from lazyneuron.engine.artifact import (
     verify_files,
 )
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
+from lazyneuron.exporters.admission import admit
 from lazyneuron.exporters.blocks import Ledger
 from lazyneuron.exporters.calibration import density
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
@@ -126,19 +129,47 @@ def export(
             size=settings.batch_size,
             hold_out=True,
             progress=progress,
+            rows=settings.mode == "predictor",
         )
         sparsity = _sparsity(str(checkpoint), measured)
-        chosen = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
-        choices = {key: choice for key, choice in chosen.items() if choice.mode != "dense"}
+        choices = _choices(measured, settings)
         if not choices:
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
-        comparison = compare_graphs(measured, choices, scratch, capped=settings.top_k is not None, progress=progress)
+        choices, comparison = _compared(choices, measured, settings, scratch, progress)
         shutil.rmtree(scratch)
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, comparison, sparsity)
         manifest = _write(made)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity)
+
+
+def _choices(measured: Measured, settings: ExportSettings) -> Mapping[str, Choice]:
+    """Choose what is done to each block; those that stay dense are left out."""
+    blocks = measured.ledger.blocks
+    chosen = zip(blocks, choose(list(blocks.values()), measured.counts, settings), strict=True)
+    return {key: choice for key, choice in chosen if choice.mode != "dense"}
+
+
+def _compared(
+    choices: Mapping[str, Choice], measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+) -> tuple[Mapping[str, Choice], Comparison]:
+    """Measure what the choices give; in mode `predictor`, admit predictors in their place."""
+    compare = partial(compare_graphs, measured, scratch=scratch, capped=settings.top_k is not None, progress=progress)
+    if settings.mode != "predictor":
+        return choices, compare(choices)
+    from lazyneuron.exporters.predictors import train_predictors  # it brings torch
+
+    predictors = dict(zip(measured.ledger.blocks, train_predictors(measured, settings, progress), strict=True))
+    offered = [predictors[key] for key in choices]
+    admitted, comparison, notes = admit(choices, offered, settings.max_quality_drop, compare)
+    return admitted, replace(comparison, notes=comparison.notes + notes)
+
+
+def _mode(choices: Mapping[str, Choice]) -> Literal["exact", "certified", "predictor"]:
+    """Return the mode of the whole: that of the block which skips most."""
+    modes = {choice.mode for choice in choices.values()}
+    return "predictor" if "predictor" in modes else "certified" if "certified" in modes else "exact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +180,7 @@ class _Made:
     name: str
     version: int
     measured: Measured
-    choices: dict[str, Choice]
+    choices: Mapping[str, Choice]
     comparison: Comparison
     sparsity: SparsityReport
 
@@ -178,7 +209,7 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         created_by=f"lazyneuron {__version__}",
         source=dense.source,
         task=dense.task,
-        mode="certified" if any(c.mode == "certified" for c in made.choices.values()) else "exact",
+        mode=_mode(made.choices),
         files={path.name: digest(path) for path in files},
         inputs=dense.inputs,
         outputs=dense.outputs,

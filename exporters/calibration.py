@@ -19,7 +19,7 @@ from lazyneuron.exporters.build import Builder, const
 from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.screens import ChannelSums
 
-__all__ = ["BlockCounts", "calibrate", "count_outputs", "density"]
+__all__ = ["BlockCounts", "calibrate", "count_outputs", "density", "row_outputs"]
 
 
 @dataclass(slots=True)
@@ -79,8 +79,16 @@ def density(counts: BlockCounts, top_k: int = 0) -> Density:
     )
 
 
-def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[InputSpec]) -> ir.Model:
-    """Return a copy of the dense graph that also counts, in outputs as `_names` calls them."""
+def count_outputs(
+    model: ir.Model, blocks: Sequence[Block], inputs: Sequence[InputSpec], *, rows: bool = False
+) -> ir.Model:
+    """Return a copy of the dense graph that also counts, in outputs as `_names` calls them.
+
+    Parameters
+    ----------
+    rows
+        Whether it gives the blocks' rows too, in outputs as `row_outputs` calls them.
+    """
     counting = model.clone()
     graph = counting.graph
     values = {v.name: v for v in [*graph.inputs, *(o for node in graph for o in node.outputs)]}
@@ -92,7 +100,9 @@ def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[Inp
         size = builder.Abs(hidden) if block.signed else hidden
         _add_counts(builder, size, hidden.dtype, real, block.d_ff, _names(i)[:2])
         _add_sums(builder, x, real, block.d_model, _names(i)[2:])
-    for name in (name for i in range(len(blocks)) for name in _names(i)):
+        if rows:
+            _add_rows(builder, hidden, x, block, row_outputs(i))
+    for name in (name for i in range(len(blocks)) for name in [*_names(i), *(row_outputs(i) if rows else ())]):
         graph.outputs.append(next(o for node in graph for o in node.outputs if o.name == name))
     return counting
 
@@ -100,6 +110,11 @@ def count_outputs(model: ir.Model, blocks: Sequence[Block], inputs: Sequence[Inp
 def _names(block: int) -> list[str]:
     """Return a block's outputs: active neurons a row, active rows a neuron, a channel's sum and sum of squares."""
     return [f"lazyneuron.{what}.{block}" for what in ("rows", "fired", "sum", "squares")]
+
+
+def row_outputs(block: int) -> list[str]:
+    """Return a block's outputs with its rows: its input, float32 [rows, d_model], and what fired, bool [rows, d_ff]."""
+    return [f"lazyneuron.{what}.{block}" for what in ("x", "active")]
 
 
 def _real_column(op: Builder, mask: ir.Value) -> ir.Value:
@@ -132,6 +147,14 @@ def _add_sums(op: Builder, x: ir.Value, real: ir.Value | None, d_model: int, nam
         total = op.ReduceSum(values, const(op, [0]), keepdims=0, _name=name)
         total.dtype = ir.DataType.DOUBLE
         total.shape = ir.Shape([d_model])
+
+
+def _add_rows(op: Builder, hidden: ir.Value, x: ir.Value, block: Block, names: list[str]) -> None:
+    dtype = (hidden.dtype or ir.DataType.FLOAT).numpy()
+    flat = op.Reshape(op.Cast(x, to=ir.DataType.FLOAT), const(op, [-1, block.d_model]), _name=names[0])
+    active = op.Greater(op.Reshape(hidden, const(op, [-1, block.d_ff])), const(op, np.zeros((), dtype)), _name=names[1])
+    flat.dtype, flat.shape = ir.DataType.FLOAT, ir.Shape([None, block.d_model])
+    active.dtype, active.shape = ir.DataType.BOOL, ir.Shape([None, block.d_ff])
 
 
 def calibrate(

@@ -74,7 +74,8 @@ def compare_graphs(
     """
     dense = measured.dense
     notes: list[str] = []
-    certified = any(choice.mode == "certified" for choice in choices.values())
+    skipping = any(choice.mode != "exact" for choice in choices.values())
+    lossy = capped or any(choice.mode == "predictor" for choice in choices.values())
     progress.step("rewriting the graph")
     graph = rewrite(dense.model, dense.inputs, choices, use_masks=True)
     session = open_model(graph.model, scratch / "sparse.onnx", sparse=True)
@@ -101,9 +102,9 @@ def compare_graphs(
         measured.feeds(measured.held_out_examples()),
         argmax=dense.task in _ARGMAX,
     )
-    notes += [_why_exact(choice.block) for choice in choices.values() if certified and choice.mode == "exact"]
+    notes += [_why_exact(choice.block) for choice in choices.values() if skipping and choice.mode == "exact"]
     candidates = _candidates(measured, graph, session, choices)
-    return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, capped=capped)))
+    return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, lossy=lossy)))
 
 
 def _why_exact(block: Block) -> str:
@@ -129,15 +130,15 @@ def _candidates(
     return tuple(1.0 if name is None else shares[name] for name in graph.candidates_outputs)
 
 
-def _notes(measured: Measured, quality: Quality, *, capped: bool) -> list[str]:
+def _notes(measured: Measured, quality: Quality, *, lossy: bool) -> list[str]:
     notes = []
     error = worst(quality)
-    if error > _WRONG and not capped:
+    if error > _WRONG and not lossy:
         raise CheckpointError(
             f"{measured.dense.source.name}: the sparse graph's outputs differ from the dense one's by {error:.1e} of "
             "the largest entry, though nothing was cut off; please report this"
         )
-    if error > TOLERANCE and not capped:
+    if error > TOLERANCE and not lossy:
         notes.append(
             f"Outputs differ by up to {error:.1e} of their largest entry, more than the {TOLERANCE:g} aimed at."
         )

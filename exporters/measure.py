@@ -81,6 +81,7 @@ def measure(
     size: int,
     hold_out: bool,
     progress: Progress,
+    rows: bool = False,
 ) -> Measured:
     """Run the dense graph over the calibration data and count.
 
@@ -94,6 +95,8 @@ def measure(
         Examples in a batch, where the model leaves a choice.
     hold_out
         Whether to leave a part of the examples for a comparison.
+    rows
+        Whether the graph gives the blocks' rows too, for predictors.
 
     Raises
     ------
@@ -105,7 +108,8 @@ def measure(
     size = batch_size(dense.inputs, size)
     held_out = _held_out(examples.count, size) if hold_out else 0
     used = examples.count if held_out == examples.count else examples.count - held_out
-    session = open_model(count_outputs(dense.model, blocks, dense.inputs), scratch / "dense.onnx", sparse=False)
+    counting = count_outputs(dense.model, blocks, dense.inputs, rows=rows)
+    session = open_model(counting, scratch / "dense.onnx", sparse=False)
     progress.step("calibrating", used)
     feeds = batches(_counted(islice(examples.read(), used), progress), dense.inputs, size)
     try:

@@ -46,6 +46,7 @@ def _saved(manifest: Manifest) -> float:
 
 def _plot(block: BlockSparsity) -> str:
     """Draw how many rows had which density; return the picture as a data URI."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot: no display is looked for, and no state is kept
 
     heights, edges = _bars(block.histogram)
@@ -59,7 +60,8 @@ def _plot(block: BlockSparsity) -> str:
     axes.legend(fontsize="small", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "lazyneuron"}):  # else the picture's ids are drawn at random
+        figure.savefig(drawn, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(drawn.getvalue()).decode()
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.predictors.predictor import Predictor
 from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
 
@@ -27,25 +28,33 @@ class Choice:
         The block.
     mode
         `exact`: the down projection skips what the block's own activation and gate make zero, and what `top_k` cuts
-        off; `certified`: so does the up projection, as far as a sound bound shows it; `gate`: so does the up projection
-        of a gated block, where the activated gate is zero; `dense`: it stays as it is.
+        off; `certified`: so does the up projection, as far as a sound bound shows it; `predictor`: so does the up
+        projection, of what a predictor leaves out; `gate`: so does the up projection of a gated block, where the
+        activated gate is zero; `dense`: it stays as it is.
     top_k
         The most neurons a row may use; 0: no cap.
     density
         What calibration saw, under that cap.
     screen
         The certified mode's shift and scale; None in others.
+    predictor
+        The predictor mode's; None in others.
     """
 
     block: Block
-    mode: Literal["dense", "exact", "certified", "gate"]
+    mode: Literal["dense", "exact", "certified", "predictor", "gate"]
     top_k: int
     density: Density
     screen: Screen | None = None
+    predictor: Predictor | None = None
+
+    def predicted(self, predictor: Predictor) -> "Choice":
+        """Return this choice with a predictor instead of a screen."""
+        return replace(self, mode="predictor", screen=None, predictor=predictor)
 
 
 def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: ExportSettings) -> list[Choice]:
-    """Choose what is done to each block.
+    """Choose what is done to each block; in mode `predictor`, what is done where no predictor is admitted.
 
     A block whose activation gives no zeros to skip stays dense, unless a cap makes some.
     """
@@ -55,7 +64,7 @@ def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: Exp
         choice = Choice(block, "gate" if block.gating else "exact", k, density(counted, k))
         if block.signed and not block.gating and choice.density.mean > BREAK_EVEN:
             choice = replace(choice, mode="dense")
-        elif settings.mode == "certified" and block.screenable:
+        elif settings.mode in {"certified", "predictor"} and block.screenable:
             screen = balanced(counted.channels, block.up.weight.read().T)
             choice = replace(choice, mode="certified", screen=screen)
         choices.append(choice)
@@ -83,6 +92,8 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
     # The screen multiplies 8-bit codes of every neuron with those of the row.
     screen = block.d_ff * up if choice.mode == "certified" else 0
     gate = block.d_ff * 2 * block.gate.weight.shape[0] if block.gate is not None else 0
+    predictor = choice.predictor
+    held_out = predictor.held_out if predictor else None
     return BlockPlan(
         name=block.name,
         operator="SparseDown" if choice.mode == "exact" else "SparseMLP",
@@ -97,7 +108,7 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         candidates=candidates,
         flops=BlockFlops(
             dense_per_row=block.d_ff * (up + down) + gate,
-            per_row=screen + gate,
+            per_row=(predictor.operations if predictor else screen) + gate,
             int8_per_row=screen,
             per_candidate=up,
             per_active=down,
@@ -105,4 +116,7 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
         rows=block.rows,
         active_output=active_output,
         candidates_output=candidates_output,
+        predictor_rank=predictor.rank if predictor else None,
+        predictor_recall=held_out.recall if held_out else None,
+        predictor_energy=held_out.energy if held_out else None,
     )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.artifact import Calibration, Density, Manifest
+from lazyneuron.engine.artifact import BlockPlan, Calibration, Density, Manifest
 from lazyneuron.exporters.blocks import Block, Skipped
 from lazyneuron.exporters.verdict import Verdict, judge
 
@@ -131,6 +131,14 @@ class ExportReport:
             "report": str(self.report),
             "quality": quality.model_dump() if quality else None,
             "notes": list(self.manifest.notes),
-            "plan": [{"name": b.name, "top_k": b.top_k, "density": b.density.mean} for b in self.manifest.blocks],
+            "plan": [_planned(block) for block in self.manifest.blocks],
             **self.sparsity.document(),
         }
+
+
+def _planned(block: BlockPlan) -> dict[str, Any]:
+    plan = {"name": block.name, "mode": block.mode, "top_k": block.top_k, "density": block.density.mean}
+    plan["candidates"] = block.candidates
+    if block.mode == "predictor":
+        plan |= {"predictor_rank": block.predictor_rank, "predictor_recall": block.predictor_recall}
+    return plan

@@ -15,6 +15,7 @@ from lazyneuron.exporters.blocks.block import Projection
 from lazyneuron.exporters.budgets import BUDGET_INPUT, RowBudgets
 from lazyneuron.exporters.build import Builder
 from lazyneuron.exporters.plan import Choice
+from lazyneuron.exporters.predictors.predictor import Predictor
 
 __all__ = ["DOMAIN", "SparseGraph", "rewrite"]
 
@@ -97,7 +98,8 @@ class _Writer:
         """Build a block's operator and return what takes the place of the block's output."""
         choice = self._choices[block.name]
         gating = {"activation": block.computed, "top_k": choice.top_k, "threshold": 0.0}
-        build = {"certified": self._certified, "gate": self._gate}.get(choice.mode, self._sparse_down)
+        builds = {"certified": self._certified, "predictor": self._predicted, "gate": self._gate}
+        build = builds.get(choice.mode, self._sparse_down)
         y, active, *candidates = build(op, block, choice, gating)
         self._counts["active", block.name] = active
         if candidates:
@@ -119,12 +121,24 @@ class _Writer:
         screen = choice.screen
         assert screen is not None
         absent = [None] * 5  # scores, gate and the scales of int8 weights
-        shift, scale = (
-            self._store(f"lazyneuron.{block.name}.screen_{name}", values)
-            for name, values in (("shift", screen.shift), ("scale", screen.scale))
-        )
+        shift, scale = self._part(block, "screen_shift", screen.shift), self._part(block, "screen_scale", screen.scale)
         operands = [*self._whole(op, block), *absent, shift, scale]
         return _operator(op.SparseMLP, operands, 3, {"mode": "certified", **gating})
+
+    def _predicted(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        predictor = choice.predictor
+        assert predictor is not None
+        x, *others = self._whole(op, block)
+        operands = [x, *others, self._scores(op, block, predictor, x)]
+        attributes = {"mode": "predictor", "score_threshold": predictor.threshold, **gating}
+        return _operator(op.SparseMLP, operands, 3, attributes)
+
+    def _scores(self, op: Any, block: Block, predictor: Predictor, x: ir.Value | None) -> ir.Value:  # noqa: ANN401
+        """Build a predictor: two thin MatMuls, which ONNX Runtime's own GEMM does."""
+        parts = {"first": predictor.first, "second": predictor.second, "offset": predictor.offset}
+        first, second, offset = (self._part(block, f"predictor_{name}", part) for name, part in parts.items())
+        scores: ir.Value = op.Add(op.MatMul(op.MatMul(x, first), second), offset)
+        return scores
 
     def _gate(self, op: Any, block: Block, _: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
         gate = block.gate
@@ -198,8 +212,10 @@ class _Writer:
         return self._stored[key]
 
     def _bias(self, block: Block, which: str, projection: Projection) -> ir.Value | None:
-        bias = projection.bias
-        return None if bias is None else self._store(f"lazyneuron.{block.name}.{which}_bias", bias)
+        return self._part(block, f"{which}_bias", projection.bias)
+
+    def _part(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
+        return None if values is None else self._store(f"lazyneuron.{block.name}.{which}", values)
 
     def _store(self, name: str, values: NDArray[np.generic]) -> ir.Value:
         tensor = ir.tensor(np.ascontiguousarray(values), name=name)

@@ -42,15 +42,25 @@ class ExportSettings:
         One of `TASKS`; None: what the checkpoint says.
     mode
         `exact` skips ReLU's own zeros in the down projection; `certified` also skips the up projection of neurons
-        that a sound bound shows to be zero; `auto` is `exact` in this version.
+        that a sound bound shows to be zero; `predictor` skips the neurons that a low-rank predictor leaves out, at a
+        recall; `auto` is `exact` in this version.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
     max_quality_drop
-        For modes that lose quality; has no effect on `exact`.
+        The most that blocks in mode `predictor` may cost together, as `quality.drop` measures it on held-out data:
+        the worst go back to `certified` until it is kept. None: whatever the recall costs. Modes `exact` and
+        `certified` cost nothing.
     quantize
         `none`.
     batch_size
         Examples run at once in calibration.
+    predictor_recall
+        The share of truly active neurons that a predictor has to keep, on data like the calibration's.
+    predictor_rank
+        None (`auto`): chosen for each block by cost.
+    cache
+        Where predictors are kept as they are trained, so that an interrupted export goes on; None: `LAZYNEURON_CACHE`,
+        or the user's folder of caches.
     """
 
     name: str | None = None
@@ -59,24 +69,34 @@ class ExportSettings:
     task: str | None = None
     mode: str = "auto"
     top_k: int | None = None
-    max_quality_drop: float = 0.0
+    max_quality_drop: float | None = None
     quantize: str = "none"
     batch_size: int = 8
+    predictor_recall: float = 0.99
+    predictor_rank: int | None = None
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, MODES)
         _one_of("quantize", self.quantize, QUANTIZATIONS)
         if self.task is not None:
             _one_of("task", self.task, TASKS)
-        if self.mode == "predictor":
-            raise ConfigurationError(f"mode {self.mode} is not in this version; use exact or certified")
         if self.quantize != "none":
             raise ConfigurationError(f"quantize {self.quantize} is not in this version; use none")
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)
-        if not (isinstance(self.max_quality_drop, int | float) and 0.0 <= self.max_quality_drop <= 1.0):
-            raise ConfigurationError(f"max_quality_drop is {self.max_quality_drop!r}; expected a share from 0 to 1")
+        _at_least("predictor_rank", self.predictor_rank, 1)
+        drop, recall = self.max_quality_drop, self.predictor_recall
+        if drop is not None and not (isinstance(drop, int | float) and 0.0 <= drop <= 1.0):
+            raise ConfigurationError(f"max_quality_drop is {drop!r}; expected a share from 0 to 1")
+        if not (isinstance(recall, int | float) and 0.5 <= recall < 1.0):
+            raise ConfigurationError(f"predictor_recall is {recall!r}; expected a share from 0.5 to below 1")
+        if self.mode == "predictor" and self.calibration is None:
+            raise ConfigurationError(
+                "mode predictor needs calibration data, since what predicts on random input predicts on no other; "
+                "give --calibration"
+            )
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> "ExportSettings":
@@ -91,9 +111,10 @@ class ExportSettings:
         for option in options:
             if option not in known:
                 raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
-        values = {k: v for k, v in options.items() if not (k == "top_k" and v == "auto")}
-        if values.get("calibration") is not None:
-            values["calibration"] = Path(values["calibration"])
+        values = {k: v for k, v in options.items() if not (k in {"top_k", "predictor_rank"} and v == "auto")}
+        for path in ("calibration", "cache"):
+            if values.get(path) is not None:
+                values[path] = Path(values[path])
         return cls(**values)
 
 

@@ -10,12 +10,13 @@ import click
 from lazyneuron.exporters.settings import MODES, QUANTIZATIONS, TASKS
 
 if TYPE_CHECKING:
+    from lazyneuron.engine.artifact import BlockPlan
     from lazyneuron.exporters import ExportReport
 
 __all__ = ["command"]
 
 
-def _top_k(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     """Read `auto`, or a whole number of at least 1."""
     if value == "auto":
         return None
@@ -42,7 +43,7 @@ def _top_k(ctx: click.Context, param: click.Parameter, value: str) -> int | None
 )
 @click.option(
     "--top-k",
-    callback=_top_k,
+    callback=_auto_or_count,
     default="auto",
     show_default=True,
     metavar="auto|K",
@@ -51,9 +52,28 @@ def _top_k(ctx: click.Context, param: click.Parameter, value: str) -> int | None
 @click.option(
     "--max-quality-drop",
     type=click.FloatRange(0, 1),
-    default=0.0,
+    help="What predictors may cost together, as a share measured on held-out data; the worst blocks go back to "
+    "certified until it is kept. By default whatever the recall costs.",
+)
+@click.option(
+    "--predictor-recall",
+    type=click.FloatRange(0.5, 1, max_open=True),
+    default=0.99,
     show_default=True,
-    help="What modes that are not exact may cost.",
+    help="The share of active neurons that a predictor has to keep.",
+)
+@click.option(
+    "--predictor-rank",
+    callback=_auto_or_count,
+    default="auto",
+    show_default=True,
+    metavar="auto|R",
+    help="auto: for each block by cost.",
+)
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    help="Where interrupted work is kept, to go on from; by default LAZYNEURON_CACHE, or the user's folder of caches.",
 )
 @click.option("--quantize", type=click.Choice(QUANTIZATIONS), default="none", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
@@ -74,12 +94,23 @@ def command(checkpoint: str, output: Path, *, as_json: bool, **options: Any) -> 
         _show(report)
 
 
+def _how(block: "BlockPlan") -> str:
+    if block.mode == "exact":
+        return ""
+    predictor = ""
+    if block.predictor_rank is not None and block.predictor_recall is not None:
+        predictor = f" of rank {block.predictor_rank}, held-out recall {100 * block.predictor_recall:.2f} %"
+    return f"; {block.mode}{predictor}, {100 * block.candidates:.2f} % computed"
+
+
 def _show(report: "ExportReport") -> None:
     manifest = report.manifest
     click.echo(f"{report.path}")
     for block in manifest.blocks:
         cap = f", at most {block.top_k}" if block.top_k else ""
-        click.echo(f"  {block.name}: density {100 * block.density.mean:.2f} % of {block.d_ff} neurons{cap}")
+        click.echo(
+            f"  {block.name}: density {100 * block.density.mean:.2f} % of {block.d_ff} neurons{cap}{_how(block)}"
+        )
     for skipped in report.sparsity.skipped:
         click.echo(f"  not taken: {skipped.name}: {skipped.reason}")
     if manifest.quality is not None:

@@ -8,6 +8,7 @@ import onnx
 from lazyneuron.exporters.blocks import Ledger
 from lazyneuron.exporters.calibration import BlockCounts
 from lazyneuron.exporters.plan import choose
+from lazyneuron.exporters.predictors import Predictor
 from lazyneuron.exporters.rewrite import SparseGraph, rewrite
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.settings import ExportSettings
@@ -15,13 +16,20 @@ from tests.exporters import graphs
 
 
 def rewrite_file(
-    path: Path, *, top_k: int | None = None, use_masks: bool = True, mode: str = "exact"
+    path: Path,
+    *,
+    top_k: int | None = None,
+    use_masks: bool = True,
+    mode: str = "exact",
+    predictor: Predictor | None = None,
 ) -> tuple[Path, Ledger, SparseGraph]:
     """Rewrite all blocks of a dense file into a sparse one beside it, which is checked."""
     dense, ledger = graphs.read(path)
     blocks = list(ledger.blocks.values())
     counts = [BlockCounts.empty(block.d_model, block.d_ff) for block in blocks]
     choices = dict(zip(ledger.blocks, choose(blocks, counts, ExportSettings(top_k=top_k, mode=mode)), strict=True))
+    if predictor is not None:
+        choices = {key: choice.predicted(predictor) for key, choice in choices.items()}
     graph = rewrite(dense.model, dense.inputs, choices, use_masks=use_masks)
     sparse = path.with_suffix(".sparse.onnx")
     save(graph.model, sparse)

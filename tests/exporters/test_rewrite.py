@@ -3,7 +3,9 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+from lazyneuron.engine.reference import sparse_mlp
 from lazyneuron.exporters.budgets import BUDGET_INPUT
+from lazyneuron.exporters.predictors import Predictor
 from tests.exporters import graphs
 from tests.exporters.graphs import OUT, TOLERANCE, D, F
 from tests.exporters.rewriting import rewrite_file
@@ -73,6 +75,60 @@ def test_certified_padding_costs_nothing(masked, flattened):  # noqa: F811
     for name in (graph.active_outputs[0], graph.candidates_outputs[0]):
         assert actual[name].shape == real.shape
         assert not actual[name][~real].any()
+
+
+class TestPredictors:
+    """Graphs in mode predictor, held to the operator's reference."""
+
+    predictor = Predictor(
+        RNG.standard_normal((D, 3)).astype(np.float32),
+        RNG.standard_normal((3, F)).astype(np.float32),
+        RNG.standard_normal(F).astype(np.float32),
+        threshold=0.25,
+    )
+
+    def reference(self, x: np.ndarray, **options) -> tuple[np.ndarray, ...]:
+        w = graphs.weights()
+        scores = self.predictor.scores(x.reshape(-1, D)).reshape(*x.shape[:-1], F)
+        operands = {name: w[name] for name in ("up_bias", "down", "down_bias")}
+        return sparse_mlp(
+            x=x, up=w["up"].T, scores=scores, **operands, mode="predictor", score_threshold=0.25, **options
+        )
+
+    @pytest.mark.parametrize("top_k", [0, 4])
+    def test_only_candidates_are_computed(self, tmp_path, top_k):
+        path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
+        x = RNG.standard_normal((5, 7, D)).astype(np.float32)
+        sparse, _, graph = rewrite_file(path, top_k=top_k or None, predictor=self.predictor)
+        actual = graphs.run(sparse, {"x": x})
+        y, active, candidates = self.reference(x, top_k=top_k)
+        graphs.assert_close(actual["y"], y, tolerance=TOLERANCE[np.float32])
+        np.testing.assert_array_equal(actual[graph.active_outputs[0]], active)
+        np.testing.assert_array_equal(actual[graph.candidates_outputs[0]], candidates)
+        assert 0 < candidates.mean() < F
+
+    @pytest.mark.parametrize("flattened", [False, True])
+    def test_budgets_and_padding(self, masked, flattened):  # noqa: F811
+        sparse, _, graph = rewrite_file(masked[flattened], top_k=4, predictor=self.predictor)
+        feed = masked_feed() | {BUDGET_INPUT: np.array([1.0, 0.5, 0.25], np.float32)}
+        budget = feed["row_mask"] * feed[BUDGET_INPUT][:, None]
+        y, active, candidates = self.reference(feed["x"], top_k=4, budget=budget.astype(np.float32))
+        actual = graphs.run(sparse, feed)
+        graphs.assert_close(actual["y"], y, tolerance=TOLERANCE[np.float32])
+        np.testing.assert_array_equal(actual[graph.active_outputs[0]], active)
+        np.testing.assert_array_equal(actual[graph.candidates_outputs[0]], candidates)
+        assert active.max(axis=1).tolist() == [4, 2, 1]
+
+    def test_half_precision_is_cast(self, tmp_path):
+        half = (TensorProto.FLOAT16, ["batch", D]), (TensorProto.FLOAT16, ["batch", OUT])
+        constants = graphs.weights(dtype=np.float16)
+        path = graphs.save(
+            tmp_path / "m.onnx", graphs.plain_nodes(), constants, inputs={"x": half[0]}, outputs={"y": half[1]}
+        )
+        sparse, *_ = rewrite_file(path, predictor=self.predictor)
+        x = RNG.standard_normal((5, D)).astype(np.float16)
+        y, *_ = self.reference(x.astype(np.float32))
+        graphs.assert_close(graphs.run(sparse, {"x": x})["y"], y, tolerance=TOLERANCE[np.float16])
 
 
 def test_a_block_that_is_reshaped_inside_stays_exact(tmp_path):

@@ -98,8 +98,10 @@ def test_export_prints_one_document(capsys, checkpoint, tmp_path):
         (
             ["export", "{m}", "--output", "{o}", "--mode", "predictor"],
             1,
-            "error: mode predictor is not in this version",
+            "error: mode predictor needs calibration data",
         ),
+        (["export", "{m}", "--output", "{o}", "--predictor-recall", "1"], 2, "--predictor-recall"),
+        (["export", "{m}", "--output", "{o}", "--predictor-rank", "0"], 2, "'0' is neither auto nor a whole number"),
         (["export", "{m}", "--output", "{o}", "--quantize", "int8"], 1, "error: quantize int8 is not in this version"),
         (["export", "{m}", "--output", "{o}", "--mode", "fast"], 2, "'fast' is not one of"),
         (["export", "{m}", "--output", "{o}", "--top-k", "0"], 2, "'0' is neither auto nor a whole number"),
