@@ -1,5 +1,6 @@
 """What `lazyneuron bench` prints."""
 
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["costs_document", "show_artifact", "show_costs"]
 
+_WIDEST = 100  # columns of the operators' table, on a terminal or not
 _WEIGHTS = {"float32": "", "float16": " f16", "int8": " int8"}
 
 
@@ -29,36 +31,44 @@ def costs_document(costs: "CostModel") -> dict[str, Any]:
 def show_costs(costs: "CostModel") -> None:
     """Print a table for each shape of block."""
     console = Console()
+    console.width = max(console.width, _WIDEST)
     _say(console, f"{costs.machine}, {costs.threads} thread(s)")
     _say(console, "How many times as fast as ONNX Runtime's float32 block, at each density (share of active neurons);")
     _say(
         console, "then the density under which it is faster than that block, and than ONNX Runtime's dynamic int8 one."
     )
     for shape in dict.fromkeys((curve.d_model, curve.d_ff) for curve in costs.curves):
-        console.print(_shape(costs, *shape))
+        curves = [curve for curve in costs.curves if (curve.d_model, curve.d_ff) == shape]
+        _say(console, f"\nd_model {shape[0]}, d_ff {shape[1]}")
+        for gated in sorted({curve.gated for curve in curves}):
+            _say(console, f"  ONNX Runtime, {_block(gated)}, float32 / int8, µs a row: {_dense_line(curves, gated)}")
+        console.print(_shape(costs, curves))
+    spread = statistics.median(s for curve in costs.curves for s in curve.spread)
+    _say(console, f"Interquartile range of a measurement: {spread:.0%} of its median, in the middle.")
 
 
-def _shape(costs: "CostModel", d_model: int, d_ff: int) -> Table:
-    curves = [curve for curve in costs.curves if (curve.d_model, curve.d_ff) == (d_model, d_ff)]
+def _block(gated: bool) -> str:
+    return "a gated block" if gated else "a block"
+
+
+def _dense_line(curves: "list[Curve]", gated: bool) -> str:
+    micro = {(c.mode, c.rows): f"{1e6 * c.seconds[0] / c.rows:.3g}" for c in curves if c.gated == gated}
+    rows = sorted({curve.rows for curve in curves})
+    return ", ".join(f"{micro['dense', n]} / {micro['int8', n]} (of {n})" for n in rows)
+
+
+def _shape(costs: "CostModel", curves: "list[Curve]") -> Table:
     densities = max((curve.density for curve in curves), key=len)
-    table = Table(
-        title=f"d_model {d_model}, d_ff {d_ff}", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1)
-    )
-    table.add_column("rows", justify="right")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("rows", justify="right", no_wrap=True)
     table.add_column("block", no_wrap=True)
     for header in (*(f"{100 * density:.3g} %" for density in densities), "fp32", "int8"):
         table.add_column(header, justify="right", no_wrap=True)
     for rows in sorted({curve.rows for curve in curves}):
         here = [curve for curve in curves if curve.rows == rows]
-        dense = {(curve.mode, curve.gated): curve for curve in here if curve.mode in {"dense", "int8"}}
-        for (mode, gated), curve in dense.items():
-            name = f"ORT {'float32' if mode == 'dense' else 'int8'}{', gated' if gated else ''}"
-            own = [f"{dense['dense', gated].seconds[0] / curve.seconds[0]:.2f}"]
-            micro = f"{1e6 * curve.seconds[0] / rows:.3g} µs a row"
-            table.add_row(str(rows), f"{name}: {micro}", *own)
+        dense = {curve.gated: curve.seconds[0] for curve in here if curve.mode == "dense"}
         for curve in _sparse(here):
-            base = dense["dense", curve.gated].seconds[0]
-            cells = [f"{base / seconds:.2f}" for seconds in curve.seconds]
+            cells = [f"{dense[curve.gated] / seconds:.2g}" for seconds in curve.seconds]
             limits = [_limit(costs.crossover(curve, "dense")), _limit(costs.crossover(curve, "int8"))]
             table.add_row(str(rows), curve.mode + _WEIGHTS[curve.weights], *cells, *limits)
         table.add_section()
