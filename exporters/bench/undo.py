@@ -26,7 +26,8 @@ __all__ = ["dense_graph", "left_out"]
 
 _DOMAIN = "lazyneuron"
 _DOWN_INPUTS = ("pre", "down", "up_bias", "down_bias", "budget", "down_scale")
-_MLP_INPUTS = ("x", "up", "down", "up_bias", "down_bias", "budget", "scores", "gate", "up_scale", "down_scale")
+_SCALES = ("up_scale", "down_scale", "gate_scale")
+_MLP_INPUTS = ("x", "up", "down", "up_bias", "down_bias", "budget", "scores", "gate", *_SCALES)
 
 
 def dense_graph(folder: Path, manifest: Manifest) -> ir.Model:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["costs_document", "show_artifact", "show_costs"]
 
-_WIDEST = 100  # columns of the operators' table, on a terminal or not
+_WIDTH = 100  # columns that the tables need; a narrow terminal wraps them, and cuts nothing off
 _WEIGHTS = {"float32": "", "float16": " f16", "int8": " int8"}
 
 
@@ -30,8 +30,7 @@ def costs_document(costs: "CostModel") -> dict[str, Any]:
 
 def show_costs(costs: "CostModel") -> None:
     """Print a table for each shape of block."""
-    console = Console()
-    console.width = max(console.width, _WIDEST)
+    console = _console()
     _say(console, f"{costs.machine}, {costs.threads} thread(s)")
     _say(console, "How many times as fast as ONNX Runtime's float32 block, at each density (share of active neurons);")
     _say(
@@ -87,7 +86,7 @@ def _limit(density: float | None) -> str:
 
 def show_artifact(report: "ArtifactBench") -> None:
     """Print a table of a measured artifact."""
-    console = Console()
+    console = _console()
     _say(console, f"{report.name} version {report.version}, mode {report.mode}, input: {report.inputs}")
     _say(console, f"{report.machine}, {report.threads} thread(s); medians (quartiles); input: batch×length")
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -133,6 +132,12 @@ def _timing(timing: "Timing", factor: float = 1.0) -> str:
 
 def _size(case: "BenchCase") -> str:
     return str(case.batch) + ("" if case.length is None else f"×{case.length}")
+
+
+def _console() -> Console:
+    console = Console()
+    console.width = max(console.width, _WIDTH)
+    return console
 
 
 def _say(console: Console, text: str) -> None:
