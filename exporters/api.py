@@ -3,6 +3,7 @@
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from lazyneuron.exporters.calibration import density
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
 from lazyneuron.exporters.measure import Measured, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
-from lazyneuron.exporters.plan import Choice, block_plan, choose
+from lazyneuron.exporters.plan import Choice, block_plan
+from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
+from lazyneuron.exporters.planner import make_plan
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
 from lazyneuron.exporters.sessions import save
@@ -126,15 +129,16 @@ def export(
             hold_out=True,
             progress=progress,
         )
-        choices = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
-        comparison = compare_graphs(measured, choices, scratch, capped=settings.top_k is not None, progress=progress)
+        planned, plan = make_plan(measured, settings, scratch, progress)
+        choices = {key: choice for key, choice in planned.items() if choice.mode != "dense"}
+        comparison = compare_graphs(measured, choices, scratch, capped=_capped(choices), progress=progress)
         shutil.rmtree(scratch)
         progress.step("writing the artifact")
         sparsity = _sparsity(str(checkpoint), measured)
-        made = _Made(folder, name, version, measured, choices, comparison, sparsity)
+        made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
         manifest = _write(made)
         _validate(folder)
-    return ExportReport(output / str(version), manifest, sparsity)
+    return ExportReport(output / str(version), manifest, sparsity, plan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,7 @@ class _Made:
     version: int
     measured: Measured
     choices: dict[str, Choice]
+    plan: Plan
     comparison: Comparison
     sparsity: SparsityReport
 
@@ -158,8 +163,11 @@ def _write(made: _Made) -> Manifest:
         path = folder / "tokenizer.json"
         path.write_text(dense.tokenizer.content, encoding="utf-8")
         files.append(path)
+    plan = folder / PLAN_FILE
+    plan.write_text(made.plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    files.append(plan)
     manifest = _manifest(made, files)
-    page = write_page(folder / "report.html", manifest, made.sparsity)
+    page = write_page(folder / "report.html", manifest, made.sparsity, made.plan)
     manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -193,10 +201,22 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         ),
         quality=made.comparison.quality,
         calibration=made.measured.calibration,
-        notes=made.comparison.notes,
+        notes=(*_plan_notes(made.plan), *made.comparison.notes),
         tokenizer=tokenizer,
         labels=dense.labels,
     )
+
+
+def _plan_notes(plan: Plan) -> Iterator[str]:
+    """Say what a reader of the figures should know of a plan."""
+    dense = [block.name for block in plan.blocks if block.mode == "dense"]
+    if dense:
+        yield f"{len(dense)} of {len(plan.blocks)} blocks stay dense and are not counted: {', '.join(dense)}."
+
+
+def _capped(choices: Mapping[str, Choice]) -> bool:
+    """Say whether a person cut off more than the model itself does."""
+    return any(choice.top_k != choice.block.top_k for choice in choices.values())
 
 
 def _validate(folder: Path) -> None:

@@ -19,7 +19,7 @@ from lazyneuron.exporters.quality import compare, worst
 from lazyneuron.exporters.rewrite import SparseGraph, rewrite
 from lazyneuron.exporters.sessions import open_model
 
-__all__ = ["TOLERANCE", "Comparison", "compare_graphs"]
+__all__ = ["TOLERANCE", "Comparison", "candidate_shares", "compare_graphs"]
 
 TOLERANCE = 1e-4
 """The largest error of an output, relative to its largest entry, that counts as no difference."""
@@ -96,11 +96,11 @@ def compare_graphs(
         for choice in choices.values()
         if certified and choice.mode == "exact"
     ]
-    candidates = _candidates(measured, graph, session, choices)
+    candidates = candidate_shares(measured, graph, session, choices)
     return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, capped=capped)))
 
 
-def _candidates(
+def candidate_shares(
     measured: Measured, graph: SparseGraph, session: ort.InferenceSession, choices: Mapping[str, Choice]
 ) -> tuple[float, ...]:
     """Return the share of each block's neurons that are computed, over the held-out examples' real rows."""

@@ -1,12 +1,12 @@
-"""What is done to each block."""
+"""What a mode does to each block."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.plan_file import BlockMode
 from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
 
@@ -23,7 +23,7 @@ class Choice:
         The block.
     mode
         `exact`: the down projection skips what the block's own activation and gate make zero, and what `top_k` cuts
-        off; `certified`: so does the up projection, as far as a sound bound shows it.
+        off; `certified`: so does the up projection, as far as a sound bound shows it; `dense`: it stays as it is.
     top_k
         The most neurons a row may use; 0: no cap.
     density
@@ -33,7 +33,7 @@ class Choice:
     """
 
     block: Block
-    mode: Literal["exact", "certified"]
+    mode: BlockMode
     top_k: int
     density: Density
     screen: Screen | None = None
@@ -67,6 +67,7 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
     candidates
         The share of neurons whose up projection is computed.
     """
+    assert choice.mode != "dense"
     block = choice.block
     up, down = 2 * block.d_model, 2 * block.d_out
     # The screen multiplies 8-bit codes of every neuron with those of the row.

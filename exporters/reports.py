@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import Calibration, Density, Manifest
 from lazyneuron.exporters.blocks import Block, Skipped
+from lazyneuron.exporters.plan_file import Plan
 
 __all__ = ["BlockSparsity", "ExportReport", "SparsityReport"]
 
@@ -93,11 +94,14 @@ class ExportReport:
         What stands in its manifest.
     sparsity
         What calibration saw.
+    plan
+        What is done to each block, and what it was weighed against.
     """
 
     path: Path
     manifest: Manifest
     sparsity: SparsityReport
+    plan: Plan
 
     @property
     def report(self) -> Path:
@@ -116,6 +120,8 @@ class ExportReport:
             "report": str(self.report),
             "quality": quality.model_dump() if quality else None,
             "notes": list(self.manifest.notes),
-            "plan": [{"name": b.name, "top_k": b.top_k, "density": b.density.mean} for b in self.manifest.blocks],
+            "plan": [block.model_dump() for block in self.plan.blocks],
+            "plan_rows": self.plan.rows,
+            "plan_costs": self.plan.costs,
             **self.sparsity.document(),
         }

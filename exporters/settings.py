@@ -37,13 +37,20 @@ class ExportSettings:
         One of `TASKS`; None: what the checkpoint says.
     mode
         `exact` skips ReLU's own zeros in the down projection; `certified` also skips the up projection of neurons
-        that a sound bound shows to be zero; `auto` is `exact` in this version.
+        that a sound bound shows to be zero; `auto` takes for each block the cheapest of these and of leaving it dense,
+        by the costs that `lazyneuron bench --operators` measured.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
     max_quality_drop
         For modes that lose quality; has no effect on `exact`.
     quantize
         `none`.
+    plan
+        A plan's file, which says what is done to each block; None: the mode says it.
+    costs
+        The file of costs that `auto` goes by; None: what `lazyneuron.engine.cost_files.load_costs` finds.
+    rows
+        Rows (tokens) of a call, for which `auto` chooses; None: those of a calibration example on average.
     batch_size
         Examples run at once in calibration.
     """
@@ -56,6 +63,9 @@ class ExportSettings:
     top_k: int | None = None
     max_quality_drop: float = 0.0
     quantize: str = "none"
+    plan: Path | None = None
+    costs: Path | None = None
+    rows: int | None = None
     batch_size: int = 8
 
     def __post_init__(self) -> None:
@@ -70,6 +80,9 @@ class ExportSettings:
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)
+        _at_least("rows", self.rows, 1)
+        if self.plan is not None and self.mode != "auto":
+            raise ConfigurationError(f"mode is {self.mode!r} and a plan is given, too; expected one of them")
         if not (isinstance(self.max_quality_drop, int | float) and 0.0 <= self.max_quality_drop <= 1.0):
             raise ConfigurationError(f"max_quality_drop is {self.max_quality_drop!r}; expected a share from 0 to 1")
 
@@ -87,8 +100,9 @@ class ExportSettings:
             if option not in known:
                 raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
         values = {k: v for k, v in options.items() if not (k == "top_k" and v == "auto")}
-        if values.get("calibration") is not None:
-            values["calibration"] = Path(values["calibration"])
+        for option in ("calibration", "plan", "costs"):
+            if values.get(option) is not None:
+                values[option] = Path(values[option])
         return cls(**values)
 
 
