@@ -52,7 +52,7 @@ class Curve(BaseModel):
     candidates: tuple[_Share, ...]
     """The share of neurons whose up projection was computed, at each density."""
     seconds: tuple[_Positive, ...]
-    """A run's time at each density: the first quartile, since what interrupts a run only adds to it."""
+    """The fastest run's time at each density: what interrupts a run only adds to it."""
     spread: tuple[Annotated[float, Field(ge=0.0)], ...]
     """The interquartile range, as a share of the median."""
 

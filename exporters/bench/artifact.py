@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ import onnxruntime as ort
 
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import MODEL_FILE, Manifest, read_manifest, resolve_version, verify_files
+from lazyneuron.engine.cost import CostModel
+from lazyneuron.engine.cost_files import load_costs
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import Machine, this_machine
 from lazyneuron.engine.model import Model
@@ -20,6 +22,7 @@ from lazyneuron.engine.text import TextEncoder
 from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.bench.inputs import Inputs, default_shapes, shape_feeds
 from lazyneuron.exporters.bench.int8 import quantize
+from lazyneuron.exporters.bench.prediction import predicted_saving
 from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.bench.undo import dense_graph, left_out
 from lazyneuron.exporters.progress import Progress, Silent
@@ -51,6 +54,8 @@ class BenchCase:
         The largest difference of any output from the dense graph's, relative to that output's largest entry.
     sparsity
         What the artifact skipped.
+    predicted
+        The artifact's seconds by this machine's costs and the dense graph's median; None where those are not known.
     """
 
     batch: int
@@ -60,6 +65,7 @@ class BenchCase:
     faster: dict[str, Timing]
     off: dict[str, float]
     sparsity: Sparsity
+    predicted: float | None = None
 
     def document(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -82,6 +88,7 @@ class BenchCase:
             "tokens": self.rows,
             "contenders": contenders,
             "times_as_fast_as": faster,
+            "predicted_milliseconds": None if self.predicted is None else 1e3 * self.predicted,
             "density": skipped.density,
             "candidates": candidates,
             "mlp_flops_saved": skipped.flops_saved / skipped.flops_dense if skipped.flops_dense else 0.0,
@@ -169,6 +176,7 @@ def bench_artifact(
     ours = open_session(folder / MODEL_FILE, threads=threads)
     model = Model(manifest, ours, TextEncoder.load(folder, manifest))
     dense = _dense_model(folder, manifest)
+    costs = _costs(threads)
     shapes = default_shapes(dense, batches, lengths)
     inputs = shape_feeds(dense, model, shapes, calibration)
     with tempfile.TemporaryDirectory(prefix="lazyneuron-") as scratch:
@@ -179,7 +187,7 @@ def bench_artifact(
         progress.step("timing", len(inputs))
         cases = []
         for given in inputs:
-            cases.append(_case(model, sessions, given, against, seconds))
+            cases.append(_predicted(_case(model, sessions, given, against, seconds), manifest, costs))
             progress.advance()
     kind = calibration.name if calibration is not None else "random"
     notes = left_out(manifest)
@@ -259,6 +267,19 @@ def _case(
         off={name: _off(outputs[name], outputs["dense"]) for name in contenders if name != "dense"},
         sparsity=prediction.sparsity,
     )
+
+
+def _costs(threads: int) -> CostModel | None:
+    """Return this machine's own costs on as many threads, if it was measured."""
+    costs = load_costs()
+    return costs.model if costs.own and costs.model.threads == threads else None
+
+
+def _predicted(case: BenchCase, manifest: Manifest, costs: CostModel | None) -> BenchCase:
+    if costs is None or "dense" not in case.seconds:
+        return case
+    saved = predicted_saving(costs, manifest, case.sparsity)
+    return replace(case, predicted=max(case.seconds["dense"].median - saved, 0.0))
 
 
 def _off(outputs: Feed, expected: Feed) -> float:

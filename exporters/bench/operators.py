@@ -1,5 +1,6 @@
 """Measuring what an MLP block costs in each mode: over rows, density, sizes and types of weights."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -102,8 +103,9 @@ def bench_operators(
     """Time ONNX Runtime's dense blocks and the operators on this machine.
 
     All that has the same shape, rows and density is timed in turns, on planted blocks whose candidates are what
-    trained weights give. A time is the first quartile of its runs, since what interrupts a run only adds to it; it is
-    scaled by what the machine's clock did to the dense block in those turns.
+    trained weights give. On one thread that thread's own time counts, so that other processes do not. A time is that of
+    the fastest run, since what interrupts a run only adds to it; it is scaled
+    by what the machine's clock did to the dense block in those turns.
 
     Parameters
     ----------
@@ -143,16 +145,17 @@ def _shape(
         candidates = {key: case.candidates() for key, case in cases.items()}
         for count in grid.rows:
             work = {k: case.runner(count) for k, case in (baselines | cases).items()}
-            times = time_in_turns(work, seconds=grid.seconds, least=grid.least)
+            clock = time.thread_time if threads == 1 else time.perf_counter
+            times = time_in_turns(work, seconds=grid.seconds, least=grid.least, clock=clock)
             for key in baselines:
                 dense_times.setdefault((key, count), []).extend(times[key])
             for key in cases:
-                timing, dense = Timing.of(times[key]), Timing.of(times[_Key("dense", gated=key.gated)])
-                point = _Point(density, candidates[key], timing.spread, dense.low, timing.low)
+                dense = min(times[_Key("dense", gated=key.gated)])
+                point = _Point(density, candidates[key], Timing.of(times[key]).spread, dense, min(times[key]))
                 points.setdefault((key, count), []).append(point)
             progress.advance()
     return [_dense_curve(key, d_model, d_ff, count, t) for (key, count), t in dense_times.items()] + [
-        _curve(key, d_model, d_ff, count, p, Timing.of(dense_times[_Key("dense", gated=key.gated), count]).low)
+        _curve(key, d_model, d_ff, count, p, min(dense_times[_Key("dense", gated=key.gated), count]))
         for (key, count), p in points.items()
     ]
 
@@ -215,7 +218,6 @@ def _curve(key: _Key, d_model: int, d_ff: int, rows: int, points: list[_Point], 
 
 
 def _dense_curve(key: _Key, d_model: int, d_ff: int, rows: int, times: list[float]) -> Curve:
-    timing = Timing.of(times)
     return Curve(
         mode=key.mode,
         gated=key.gated,
@@ -224,8 +226,8 @@ def _dense_curve(key: _Key, d_model: int, d_ff: int, rows: int, times: list[floa
         rows=rows,
         density=(1.0,),
         candidates=(1.0,),
-        seconds=(_digits(timing.low),),
-        spread=(round(timing.spread, 3),),
+        seconds=(_digits(min(times)),),
+        spread=(round(Timing.of(times).spread, 3),),
     )
 
 

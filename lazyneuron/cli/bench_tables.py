@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["costs_document", "show_artifact", "show_costs"]
 
 _WIDTH = 100  # columns that the tables need; a narrow terminal wraps them, and cuts nothing off
+_BUSY = 0.15  # a spread that a machine with nothing else to do stays under
 _WEIGHTS = {"float32": "", "float16": " f16", "int8": " int8"}
 
 
@@ -43,7 +44,9 @@ def show_costs(costs: "CostModel") -> None:
             _say(console, f"  ONNX Runtime, {_block(gated)}, float32 / int8, µs a row: {_dense_line(curves, gated)}")
         console.print(_shape(costs, curves))
     spread = statistics.median(s for curve in costs.curves for s in curve.spread)
-    _say(console, f"Interquartile range of a measurement: {spread:.0%} of its median, in the middle.")
+    _say(console, f"Times are of the fastest runs; a measurement's interquartile range is {spread:.0%} of its median.")
+    if spread > _BUSY:
+        _say(console, "The machine was busy: measure again when nothing else runs, and these figures will be better.")
 
 
 def _block(gated: bool) -> str:
@@ -103,7 +106,8 @@ def show_artifact(report: "ArtifactBench") -> None:
         saved = case.sparsity
         share = saved.flops_saved / saved.flops_dense if saved.flops_dense else 0.0
         skipped = f"density {100 * saved.density:.2f} %, {share:.1%} of the MLP blocks' FLOPs saved"
-        _say(console, f"{_size(case)}: {skipped}")
+        predicted = "" if case.predicted is None else f"; {1e3 * case.predicted:.3g} ms predicted by the costs"
+        _say(console, f"{_size(case)}: {skipped}{predicted}")
     for note in report.notes:
         _say(console, f"note: {note}")
 
