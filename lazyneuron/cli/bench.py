@@ -45,7 +45,7 @@ def _against(ctx: click.Context, param: click.Parameter, value: str) -> tuple[st
 )
 @click.option("--calibration", type=click.Path(path_type=Path), help="Real input; without it the input is random.")
 @click.option("--quick", "grid", flag_value="quick", help="With --operators: half a minute, float32 weights alone.")
-@click.option("--full", "grid", flag_value="full", help="With --operators: about 15 minutes, more shapes and runs.")
+@click.option("--full", "grid", flag_value="full", help="With --operators: about 10 minutes, more shapes and runs.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
