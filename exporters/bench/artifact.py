@@ -1,7 +1,7 @@
 """Timing a whole artifact against its dense graph and that graph in ONNX Runtime's dynamic int8."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.bench.inputs import Inputs, default_shapes, shape_feeds
 from lazyneuron.exporters.bench.int8 import quantize
 from lazyneuron.exporters.bench.prediction import predicted_saving
-from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
+from lazyneuron.exporters.bench.timing import Timing, clock_for, ratio, time_in_turns
 from lazyneuron.exporters.bench.undo import dense_graph, left_out
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.sessions import save
@@ -138,7 +138,7 @@ def bench_artifact(
     """Time an artifact over batch × length.
 
     The dense graph is made of the artifact's own: every operator becomes the dense block again. All sessions stay
-    loaded and are timed in turns.
+    loaded and are timed in turns; on one thread that thread's own time counts.
 
     Parameters
     ----------
@@ -185,9 +185,9 @@ def bench_artifact(
         sessions = {_OURS: ours}
         sessions |= {name: open_session(file, threads=threads, sparse=False) for name, file in files.items()}
         progress.step("timing", len(inputs))
-        cases = []
+        cases, clock = [], clock_for(threads)
         for given in inputs:
-            cases.append(_predicted(_case(model, sessions, given, against, seconds), manifest, costs))
+            cases.append(_predicted(_case(model, sessions, given, against, seconds, clock), manifest, costs))
             progress.advance()
     kind = calibration.name if calibration is not None else "random"
     notes = left_out(manifest)
@@ -248,6 +248,7 @@ def _case(
     given: Inputs,
     against: Sequence[str],
     seconds: float,
+    clock: Callable[[], float],
 ) -> BenchCase:
     """Run all on the same input, then time them in turns."""
     names = [spec.name for spec in model.manifest.outputs]
@@ -257,7 +258,7 @@ def _case(
     fetches = dict.fromkeys(against, names) | {_OURS: [o.name for o in sessions[_OURS].get_outputs()]}
     contenders = (_OURS, *against)
     work = {name: partial(sessions[name].run, fetches[name], given.feed) for name in contenders}
-    times = time_in_turns(work, seconds=seconds)
+    times = time_in_turns(work, seconds=seconds, clock=clock)
     return BenchCase(
         batch=given.batch,
         length=given.length,

@@ -1,6 +1,5 @@
 """Measuring what an MLP block costs in each mode: over rows, density, sizes and types of weights."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ from lazyneuron.engine.machine import this_machine
 from lazyneuron.engine.session import open_session, usable_cores
 from lazyneuron.exporters.bench import graphs
 from lazyneuron.exporters.bench.planted import PREDICTED_FALL, SCREENED_FALL, PlantedBlock, plant
-from lazyneuron.exporters.bench.timing import Timing, time_in_turns
+from lazyneuron.exporters.bench.timing import Timing, clock_for, time_in_turns
 from lazyneuron.exporters.progress import Progress, Silent
 
 __all__ = ["GRIDS", "Grid", "bench_operators"]
@@ -145,8 +144,7 @@ def _shape(
         candidates = {key: case.candidates() for key, case in cases.items()}
         for count in grid.rows:
             work = {k: case.runner(count) for k, case in (baselines | cases).items()}
-            clock = time.thread_time if threads == 1 else time.perf_counter
-            times = time_in_turns(work, seconds=grid.seconds, least=grid.least, clock=clock)
+            times = time_in_turns(work, seconds=grid.seconds, least=grid.least, clock=clock_for(threads))
             for key in baselines:
                 dense_times.setdefault((key, count), []).extend(times[key])
             for key in cases:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 _Name = TypeVar("_Name", bound=Hashable)
 
-__all__ = ["Timing", "ratio", "time_in_turns"]
+__all__ = ["Timing", "clock_for", "ratio", "time_in_turns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class Timing:
     def spread(self) -> float:
         """The interquartile range, as a share of the median."""
         return (self.high - self.low) / self.median
+
+
+def clock_for(threads: int) -> Callable[[], float]:
+    """Return the clock for work of so many threads: on one, its own time, without what other processes take."""
+    return time.thread_time if threads == 1 else time.perf_counter
 
 
 def ratio(base: Sequence[float], other: Sequence[float]) -> Timing:
@@ -55,7 +60,7 @@ def time_in_turns(
     least
         The fewest turns.
     clock
-        What tells the seconds: `time.thread_time` leaves out what other processes take from work on one thread.
+        What tells the seconds.
 
     Returns
     -------
