@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lazyneuron.engine.errors import ConfigurationError
 
-__all__ = ["PLAN_FILE", "PLAN_FORMAT", "Alternative", "BlockMode", "Plan", "PlannedBlock", "read_plan"]
+__all__ = ["PLAN_FILE", "PLAN_FORMAT", "Alternative", "BlockMode", "Plan", "PlannedBlock", "WholeModel", "read_plan"]
 
 PLAN_FILE = "plan.json"
 PLAN_FORMAT = 1
@@ -51,6 +51,17 @@ class PlannedBlock(_Part):
         return next((a.microseconds_per_row for a in self.alternatives if a.mode == mode), None)
 
 
+class WholeModel(_Part):
+    """The model's time for one call, where the costs are the exporting machine's own."""
+
+    rows: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    dense_milliseconds: Annotated[float, Field(gt=0.0)]
+    """Of the dense model, measured on held-out examples."""
+    predicted_milliseconds: Annotated[float, Field(gt=0.0)]
+    """Of the planned one: less what its blocks are predicted to save."""
+
+
 class Plan(_Part):
     """What is done to each block of a model, in the graph's order."""
 
@@ -62,6 +73,8 @@ class Plan(_Part):
     """Where the costs are from, in a sentence."""
     measured_here: bool | None = None
     """Whether the costs were measured on the exporting machine; None where nothing was weighed."""
+
+    whole_model: WholeModel | None = None
 
     def total(self, mode: BlockMode | None = None) -> float | None:
         """Return the predicted microseconds a row of all blocks, as chosen or all in one mode; None if not weighed."""

@@ -21,6 +21,7 @@ from lazyneuron.exporters.progress import Progress
 from lazyneuron.exporters.rewrite import rewrite
 from lazyneuron.exporters.sessions import open_model
 from lazyneuron.exporters.settings import ExportSettings
+from lazyneuron.exporters.whole_model import whole_model
 
 __all__ = ["make_plan", "price", "typical_rows"]
 
@@ -68,8 +69,7 @@ def typical_rows(measured: Measured, block: Block, settings: ExportSettings) -> 
     if settings.rows is not None:
         return settings.rows
     counts = measured.counts[list(measured.ledger.blocks.values()).index(block)]
-    used = measured.examples.count - measured.held_out or measured.examples.count
-    return min(max(round(counts.rows / used), 1), _MOST_ROWS)
+    return min(max(round(counts.rows / max(measured.used, 1)), 1), _MOST_ROWS)
 
 
 def price(costs: CostModel, choice: Choice, rows: float, candidates: float, *, int8: bool) -> float:
@@ -120,9 +120,13 @@ def _cheapest(
         for key, offer in chosen.items()
     )
     rows = max(typical_rows(measured, offer.choice.block, settings) for offer in chosen.values())
-    return {key: offer.choice for key, offer in chosen.items()}, Plan(
-        blocks=blocks, rows=rows, costs=costs.origin, measured_here=costs.own
-    )
+    plan = Plan(blocks=blocks, rows=rows, costs=costs.origin, measured_here=costs.own)
+    if costs.own:
+        progress.step("timing the dense model")
+        axes = {offer.choice.block.name: offer.choice.block.rows for offer in chosen.values()}
+        whole = whole_model(measured, plan, axes, scratch, costs.model.threads)
+        plan = plan.model_copy(update={"whole_model": whole})
+    return {key: offer.choice for key, offer in chosen.items()}, plan
 
 
 def _choices(measured: Measured, settings: ExportSettings, mode: str) -> dict[str, Choice]:

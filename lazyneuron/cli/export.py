@@ -11,7 +11,7 @@ from lazyneuron.exporters.settings import MODES, QUANTIZATIONS, TASKS
 
 if TYPE_CHECKING:
     from lazyneuron.exporters import ExportReport
-    from lazyneuron.exporters.plan_file import Plan
+    from lazyneuron.exporters.plan_file import Plan, WholeModel
 
 __all__ = ["command"]
 
@@ -144,7 +144,15 @@ def _explain(plan: "Plan") -> None:
     table.add_section()
     table.add_row("all", "", "", *(_micro(plan.total(mode)) for mode in modes), _micro(plan.total()))
     Console().print(table)
+    if plan.whole_model is not None:
+        click.echo(_whole(plan.whole_model))
     click.echo(plan.costs)
+
+
+def _whole(whole: "WholeModel") -> str:
+    dense, planned = whole.dense_milliseconds, whole.predicted_milliseconds
+    call = f"{whole.rows} rows, {whole.threads} thread(s)"
+    return f"The whole model, {call}: dense {dense:.3g} ms measured, as planned {planned:.3g} ms predicted"
 
 
 def _share(share: float | None) -> str:

@@ -8,11 +8,13 @@ from onnx import TensorProto
 
 import lazyneuron
 from lazyneuron.engine.artifact import read_manifest, verify_files
+from lazyneuron.engine.cost_files import write_costs
 from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.engine.machine import this_machine
 from lazyneuron.exporters.plan_file import PLAN_FILE, Plan, read_plan
 from tests.exporters import graphs
 from tests.exporters.graphs import F
-from tests.support.costs import write_linear_costs
+from tests.support.costs import linear_costs, write_linear_costs
 
 WIDE, EXAMPLES, LENGTH = 32, 40, 4
 RNG = np.random.default_rng(4)
@@ -120,6 +122,18 @@ def test_where_nothing_pays_one_block_is_kept(export):
 def test_rows_are_a_calibration_examples(export):
     assert export().plan.rows == LENGTH
     assert export(rows=77).plan.rows == 77
+
+
+def test_the_whole_model_is_predicted_by_this_machines_own_costs_alone(export, tmp_path):
+    assert export(prices={"screen": 9.0}).plan.whole_model is None
+    own = tmp_path / "own.json"
+    write_costs(linear_costs(machine=this_machine(), unit=1e-11), own)
+    plan = export(costs=own, rows=4 * LENGTH).plan
+    whole = plan.whole_model
+    assert (whole.rows, whole.threads) == (4 * LENGTH, 1)
+    saved = 1e-3 * whole.rows * (plan.total("dense") - plan.total())
+    assert saved > 0
+    assert whole.predicted_milliseconds == pytest.approx(whole.dense_milliseconds - saved, rel=2e-3)
 
 
 def test_under_a_cap_nothing_stays_dense(export):
