@@ -1,10 +1,12 @@
 """The sweep in small. Nothing here depends on how long anything took."""
 
+import numpy as np
 import pytest
 
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.exporters.bench import graphs, operators
 from lazyneuron.exporters.bench.operators import Grid, bench_operators
+from lazyneuron.exporters.bench.planted import plant
 
 SMALL = Grid(
     shapes=((32, 64), (64, 128)),
@@ -39,6 +41,14 @@ def test_candidates_are_the_operators_own_count():
             assert curve.candidates[1] > 0.9
         else:
             assert set(curve.candidates) == {1.0}
+
+
+def test_few_rows_have_the_planted_density_too():
+    (block,) = plant(np.random.default_rng(0), 32, 64, [0.1], rows=64)
+    active = (block.hidden() > 0).sum(axis=1)
+    away = np.abs(active - active.mean())[operators._typical_first(block)]
+    assert (np.diff(away) >= 0).all()
+    assert away[0] < 1 < away[-1]
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch):
