@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench costs setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -37,6 +37,12 @@ $(SANITIZED): native-test-%: setup
 bench: setup ## The operators against ONNX Runtime's dense MatMul and MLP block, on this machine.
 	$(BIN)/python benchmarks/sparse_down.py
 	$(BIN)/python benchmarks/sparse_mlp.py
+
+# One thread, on a machine with all of these instruction sets: what export plans by where nothing was measured.
+costs: setup ## Measure again the costs that come with lazyneuron.
+	for isa in avx512vnni avx2; do \
+		LAZYNEURON_ISA=$$isa $(BIN)/python -m lazyneuron bench --operators --threads 1 --output engine/costs/$$isa.json || exit 1; \
+	done
 
 setup: .venv/.installed $(LIBRARY)
 

@@ -8,19 +8,19 @@ column "off" says by how much of the largest output. All sessions stay loaded an
 """
 
 import json
-import statistics
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import click
 import numpy as np
 import onnxruntime
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from tokenizers import Tokenizer
 
 import lazyneuron
 from lazyneuron.engine.session import open_session
+from lazyneuron.exporters.bench.int8 import quantize
+from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.sources import read_checkpoint
 
@@ -31,7 +31,7 @@ def graphs(checkpoint: str, calibration: Path, folder: Path) -> dict[str, Path]:
     """Return the ONNX files to compare."""
     dense, int8 = folder / "dense.onnx", folder / "int8.onnx"
     save(read_checkpoint(checkpoint).model, dense)
-    quantize_dynamic(str(dense), str(int8), weight_type=QuantType.QInt8)
+    quantize(dense, int8)
     ours = {
         mode: lazyneuron.export(checkpoint, folder / mode, calibration=calibration, mode=mode).path / "model.onnx"
         for mode in ("exact", "certified")
@@ -54,19 +54,14 @@ def measure(sessions: dict[str, onnxruntime.InferenceSession], feed: Feed, secon
     """Time the sessions in turns and print a line each."""
     first = [output.name for output in sessions["dense"].get_outputs()][:1]
     expected = sessions["dense"].run(first, feed)[0]
-    times: dict[str, list[float]] = {name: [] for name in sessions}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["dense"]) < 5:
-        for name, session in sessions.items():
-            started = time.perf_counter()
-            session.run(first, feed)
-            times[name].append(time.perf_counter() - started)
+    work = {name: partial(session.run, first, feed) for name, session in sessions.items()}
+    times = time_in_turns(work, seconds=seconds / len(work))
     for name, session in sessions.items():
-        ratios = [d / t for d, t in zip(times["dense"], times[name], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        faster = ratio(times["dense"], times[name])
         off = np.abs(session.run(first, feed)[0] - expected).max() / np.abs(expected).max()
         click.echo(
-            f"  {name:10} {1e3 * statistics.median(times[name]):9.2f} ms  {middle:5.2f} ({low:.2f} to {high:.2f})"
+            f"  {name:10} {1e3 * Timing.of(times[name]).median:9.2f} ms  "
+            f"{faster.median:5.2f} ({faster.low:.2f} to {faster.high:.2f})"
             f"  off {off:.1e}"
         )
 

@@ -30,13 +30,13 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_session(model: Path, *, threads: int | None = None, sparse: bool = True) -> ort.InferenceSession:
-    """Open an ONNX file in ONNX Runtime on the CPU.
+def open_session(model: Path | bytes, *, threads: int | None = None, sparse: bool = True) -> ort.InferenceSession:
+    """Open an ONNX model in ONNX Runtime on the CPU.
 
     Parameters
     ----------
     model
-        The ONNX file; its external data lies beside it.
+        The ONNX file, whose external data lies beside it; or what stands in one.
     threads
         Intra-op threads; None: one a usable core.
     sparse
@@ -45,7 +45,7 @@ def open_session(model: Path, *, threads: int | None = None, sparse: bool = True
     Raises
     ------
     ArtifactError
-        If ONNX Runtime refuses the file.
+        If ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else usable_cores()
@@ -55,9 +55,11 @@ def open_session(model: Path, *, threads: int | None = None, sparse: bool = True
     if sparse:
         options.register_custom_ops_library(str(operator_library()))
     try:
-        return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        source = model if isinstance(model, bytes) else str(model)
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ArtifactError(f"{model}: ONNX Runtime refuses it: {_one_line(error)}") from error
+        name = "a model in memory" if isinstance(model, bytes) else model
+        raise ArtifactError(f"{name}: ONNX Runtime refuses it: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:

@@ -7,15 +7,27 @@ from lazyneuron.engine.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from lazyneuron.exporters.api import export, inspect
+    from lazyneuron.exporters.bench.artifact import bench_artifact
+    from lazyneuron.exporters.bench.operators import bench_operators
     from lazyneuron.exporters.reports import ExportReport, SparsityReport
     from lazyneuron.exporters.settings import ExportSettings
 
-__all__ = ["ExportReport", "ExportSettings", "SparsityReport", "export", "inspect"]
+__all__ = [
+    "ExportReport",
+    "ExportSettings",
+    "SparsityReport",
+    "bench_artifact",
+    "bench_operators",
+    "export",
+    "inspect",
+]
 
 _HOMES = {
     "ExportReport": "reports",
     "ExportSettings": "settings",
     "SparsityReport": "reports",
+    "bench_artifact": "bench.artifact",
+    "bench_operators": "bench.operators",
     "export": "api",
     "inspect": "api",
 }
@@ -32,4 +44,5 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module's attributes have a
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        raise ConfigurationError(f"exporting needs {error.name}: pip install 'lazyneuron[export]'") from error
+        work = "measuring" if name.startswith("bench_") else "exporting"
+        raise ConfigurationError(f"{work} needs {error.name}: pip install 'lazyneuron[export]'") from error

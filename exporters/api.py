@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,9 @@ from lazyneuron.exporters.calibration import density
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
 from lazyneuron.exporters.measure import Measured, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
-from lazyneuron.exporters.plan import Choice, block_plan, choose
+from lazyneuron.exporters.plan import Choice, block_plan
+from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
+from lazyneuron.exporters.planner import make_plan
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
 from lazyneuron.exporters.sessions import save
@@ -132,30 +134,25 @@ def export(
             rows=settings.mode == "predictor",
         )
         sparsity = _sparsity(str(checkpoint), measured)
-        choices = _choices(measured, settings)
+        planned, plan = make_plan(measured, settings, scratch, progress)
+        choices: Mapping[str, Choice] = {key: choice for key, choice in planned.items() if choice.mode != "dense"}
         if not choices:
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
         choices, comparison = _compared(choices, measured, settings, scratch, progress)
+        plan = plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
         shutil.rmtree(scratch)
         progress.step("writing the artifact")
-        made = _Made(folder, name, version, measured, choices, comparison, sparsity)
+        made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
         manifest = _write(made)
         _validate(folder)
-    return ExportReport(output / str(version), manifest, sparsity)
-
-
-def _choices(measured: Measured, settings: ExportSettings) -> Mapping[str, Choice]:
-    """Choose what is done to each block; those that stay dense are left out."""
-    blocks = measured.ledger.blocks
-    chosen = zip(blocks, choose(list(blocks.values()), measured.counts, settings), strict=True)
-    return {key: choice for key, choice in chosen if choice.mode != "dense"}
+    return ExportReport(output / str(version), manifest, sparsity, plan)
 
 
 def _compared(
     choices: Mapping[str, Choice], measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
 ) -> tuple[Mapping[str, Choice], Comparison]:
     """Measure what the choices give; in mode `predictor`, admit predictors in their place."""
-    compare = partial(compare_graphs, measured, scratch=scratch, capped=settings.top_k is not None, progress=progress)
+    compare = partial(compare_graphs, measured, scratch=scratch, capped=_capped(choices), progress=progress)
     if settings.mode != "predictor":
         return choices, compare(choices)
     from lazyneuron.exporters.predictors import train_predictors  # it brings torch
@@ -181,6 +178,7 @@ class _Made:
     version: int
     measured: Measured
     choices: Mapping[str, Choice]
+    plan: Plan
     comparison: Comparison
     sparsity: SparsityReport
 
@@ -193,8 +191,11 @@ def _write(made: _Made) -> Manifest:
         path = folder / "tokenizer.json"
         path.write_text(dense.tokenizer.content, encoding="utf-8")
         files.append(path)
+    plan = folder / PLAN_FILE
+    plan.write_text(made.plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    files.append(plan)
     manifest = _manifest(made, files)
-    page = write_page(folder / "report.html", manifest, made.sparsity)
+    page = write_page(folder / "report.html", manifest, made.sparsity, made.plan)
     manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
@@ -227,7 +228,7 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         ),
         quality=made.comparison.quality,
         calibration=made.measured.calibration,
-        notes=(*made.comparison.notes, *_left_dense(made), *dense.notes),
+        notes=(*_plan_notes(made), *made.comparison.notes, *dense.notes),
         tokenizer=_tokenizer_spec(dense),
         image=dense.image,
         labels=dense.labels,
@@ -247,15 +248,21 @@ def _tokenizer_spec(dense: DenseModel) -> TokenizerSpec | None:
     )
 
 
-def _left_dense(made: _Made) -> tuple[str, ...]:
+def _plan_notes(made: _Made) -> Iterator[str]:
     """Say which blocks were not touched, and why."""
-    replaced = {choice.block.name for choice in made.choices.values()}
-    return tuple(
-        f"{block.name} stays dense: {block.density.mean:.1%} of its neurons are active, and its {block.activation} "
-        "leaves too few at zero to gain."
-        for block in made.sparsity.blocks
-        if block.name not in replaced
-    )
+    dense = {block.name: block.alternatives for block in made.plan.blocks if block.mode == "dense"}
+    for block in made.sparsity.blocks:
+        if block.name not in dense:
+            continue
+        why = f"its {block.activation} leaves too few at zero to gain"
+        if dense[block.name]:
+            why = "nothing that was weighed is predicted to be quicker"
+        yield f"{block.name} stays dense and is not counted: {block.density.mean:.1%} of its neurons are active; {why}."
+
+
+def _capped(choices: Mapping[str, Choice]) -> bool:
+    """Say whether a person cut off more than the model itself does."""
+    return any(choice.top_k != choice.block.top_k for choice in choices.values())
 
 
 def _validate(folder: Path) -> None:

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir import tape
 
-__all__ = ["Builder", "const"]
+__all__ = ["Builder", "const", "initializer"]
 
 
 class Builder:
@@ -37,4 +37,12 @@ class Builder:
 def const(op: Any, array: NDArray[np.generic] | list[int]) -> ir.Value:  # noqa: ANN401 (ours, or onnxscript's builder)
     """Add a constant; a list of numbers becomes int64."""
     value: ir.Value = op.Constant(value=ir.tensor(np.asarray(array)))
+    return value
+
+
+def initializer(graph: ir.Graph, name: str, values: NDArray[np.generic]) -> ir.Value:
+    """Store constants in a graph under a name of their own."""
+    tensor = ir.tensor(np.ascontiguousarray(values), name=name)
+    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    graph.register_initializer(value)
     return value

@@ -20,7 +20,7 @@ from lazyneuron.exporters.quality import compare, worst
 from lazyneuron.exporters.rewrite import SparseGraph, rewrite
 from lazyneuron.exporters.sessions import open_model
 
-__all__ = ["TOLERANCE", "Comparison", "compare_graphs"]
+__all__ = ["TOLERANCE", "Comparison", "candidate_shares", "compare_graphs"]
 
 TOLERANCE = 1e-4
 """The largest error of an output, relative to its largest entry, that counts as no difference."""
@@ -103,7 +103,7 @@ def compare_graphs(
         argmax=dense.task in _ARGMAX,
     )
     notes += [_why_exact(choice.block) for choice in choices.values() if skipping and choice.mode == "exact"]
-    candidates = _candidates(measured, graph, session, choices)
+    candidates = candidate_shares(measured, graph, session, choices)
     return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, lossy=lossy)))
 
 
@@ -113,7 +113,7 @@ def _why_exact(block: Block) -> str:
     return f"{block.name} is exact: the model reshapes its neurons between the projections."
 
 
-def _candidates(
+def candidate_shares(
     measured: Measured, graph: SparseGraph, session: ort.InferenceSession, choices: Mapping[str, Choice]
 ) -> tuple[float, ...]:
     """Return the share of each block's neurons that are computed, over the held-out examples' real rows."""

@@ -16,7 +16,7 @@ from lazyneuron.engine.origins import image_content
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.targets import DECODER, encode_target
 
-__all__ = ["Array", "Example", "ExampleSet", "random_examples", "read_examples"]
+__all__ = ["Array", "Example", "ExampleSet", "random_example", "random_examples", "read_examples"]
 
 Array = NDArray[np.generic]
 Example = dict[str, Array]
@@ -70,10 +70,14 @@ def random_examples(dense: DenseModel, *, count: int = _RANDOM_EXAMPLES, seed: i
     def read() -> Iterator[Example]:
         rng = np.random.default_rng(seed)
         for _ in range(count):
-            lengths: dict[str, int] = {}
-            yield {spec.name: _draw(spec, dense, lengths, rng) for spec in dense.inputs}
+            yield random_example(dense, {}, rng)
 
     return ExampleSet(count, None, read)
+
+
+def random_example(dense: DenseModel, lengths: dict[str, int], rng: np.random.Generator) -> Example:
+    """Draw one example; axes that `lengths` does not name get a length drawn at random, which is noted there."""
+    return {spec.name: _draw(spec, dense, lengths, rng) for spec in dense.inputs}
 
 
 def _draw(spec: InputSpec, dense: DenseModel, lengths: dict[str, int], rng: np.random.Generator) -> Array:

@@ -50,6 +50,11 @@ class Measured:
     batch_size: int
 
     @property
+    def used(self) -> int:
+        """How many examples were counted."""
+        return self.examples.count if self.held_out == self.examples.count else self.examples.count - self.held_out
+
+    @property
     def calibration(self) -> Calibration:
         """What the densities were measured on, for the manifest."""
         kind = "random" if self.examples.name is None else "data"

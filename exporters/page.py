@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import Manifest
+from lazyneuron.exporters.plan_file import Plan
 from lazyneuron.exporters.reports import BlockSparsity, SparsityReport
 
 __all__ = ["write_page"]
@@ -17,14 +18,15 @@ __all__ = ["write_page"]
 _BARS = 60
 
 
-def write_page(path: Path, manifest: Manifest, sparsity: SparsityReport) -> Path:
+def write_page(path: Path, manifest: Manifest, sparsity: SparsityReport, plan: Plan) -> Path:
     """Write the report of an export; return its path."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["percent"] = _percent
     template = environment.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
     plots = {block.name: _plot(block) for block in sparsity.blocks}
     path.write_text(
-        template.render(manifest=manifest, sparsity=sparsity, plots=plots, saved=_saved(manifest)), encoding="utf-8"
+        template.render(manifest=manifest, sparsity=sparsity, plan=plan, plots=plots, saved=_saved(manifest)),
+        encoding="utf-8",
     )
     return path
 

@@ -1,12 +1,12 @@
-"""What is done to each block."""
+"""What a mode does to each block."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.plan_file import BlockMode
 from lazyneuron.exporters.predictors.predictor import Predictor
 from lazyneuron.exporters.screens import Screen, balanced
 from lazyneuron.exporters.settings import ExportSettings
@@ -42,7 +42,7 @@ class Choice:
     """
 
     block: Block
-    mode: Literal["dense", "exact", "certified", "predictor", "gate"]
+    mode: BlockMode
     top_k: int
     density: Density
     screen: Screen | None = None
@@ -86,8 +86,8 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
     candidates
         The share of neurons whose up projection is computed.
     """
-    block = choice.block
     assert choice.mode != "dense"
+    block = choice.block
     up, down = 2 * block.d_model, 2 * block.d_out
     # The screen multiplies 8-bit codes of every neuron with those of the row.
     screen = block.d_ff * up if choice.mode == "certified" else 0

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.artifact import BlockPlan, Calibration, Density, Manifest
+from lazyneuron.engine.artifact import Calibration, Density, Manifest
 from lazyneuron.exporters.blocks import Block, Skipped
+from lazyneuron.exporters.plan_file import Plan, PlannedBlock
 from lazyneuron.exporters.verdict import Verdict, judge
 
 __all__ = ["BlockSparsity", "ExportReport", "SparsityReport"]
@@ -108,11 +109,14 @@ class ExportReport:
         What stands in its manifest.
     sparsity
         What calibration saw.
+    plan
+        What is done to each block, and what it was weighed against.
     """
 
     path: Path
     manifest: Manifest
     sparsity: SparsityReport
+    plan: Plan
 
     @property
     def report(self) -> Path:
@@ -131,14 +135,17 @@ class ExportReport:
             "report": str(self.report),
             "quality": quality.model_dump() if quality else None,
             "notes": list(self.manifest.notes),
-            "plan": [_planned(block) for block in self.manifest.blocks],
+            "plan": [self._planned(block) for block in self.plan.blocks],
+            "plan_rows": self.plan.rows,
+            "plan_costs": self.plan.costs,
             **self.sparsity.document(),
         }
 
-
-def _planned(block: BlockPlan) -> dict[str, Any]:
-    plan = {"name": block.name, "mode": block.mode, "top_k": block.top_k, "density": block.density.mean}
-    plan["candidates"] = block.candidates
-    if block.mode == "predictor":
-        plan |= {"predictor_rank": block.predictor_rank, "predictor_recall": block.predictor_recall}
-    return plan
+    def _planned(self, block: PlannedBlock) -> dict[str, Any]:
+        made = {found.name: found for found in self.manifest.blocks}.get(block.name)
+        plan = block.model_dump()
+        if made is not None:
+            plan["candidates"] = made.candidates
+            if made.mode == "predictor":
+                plan |= {"predictor_rank": made.predictor_rank, "predictor_recall": made.predictor_recall}
+        return plan

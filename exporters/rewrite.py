@@ -13,7 +13,7 @@ from lazyneuron.engine.artifact import InputSpec
 from lazyneuron.exporters.blocks import Block, find_blocks, replace_blocks
 from lazyneuron.exporters.blocks.block import Projection
 from lazyneuron.exporters.budgets import BUDGET_INPUT, RowBudgets
-from lazyneuron.exporters.build import Builder
+from lazyneuron.exporters.build import Builder, initializer
 from lazyneuron.exporters.plan import Choice
 from lazyneuron.exporters.predictors.predictor import Predictor
 
@@ -218,10 +218,7 @@ class _Writer:
         return None if values is None else self._store(f"lazyneuron.{block.name}.{which}", values)
 
     def _store(self, name: str, values: NDArray[np.generic]) -> ir.Value:
-        tensor = ir.tensor(np.ascontiguousarray(values), name=name)
-        value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
+        return initializer(self._graph, name, values)
 
 
 def _operator(build: Any, operands: list[ir.Value | None], outputs: int, attributes: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401

@@ -43,7 +43,8 @@ class ExportSettings:
     mode
         `exact` skips ReLU's own zeros in the down projection; `certified` also skips the up projection of neurons
         that a sound bound shows to be zero; `predictor` skips the neurons that a low-rank predictor leaves out, at a
-        recall; `auto` is `exact` in this version.
+        recall; `auto` takes for each block the cheapest of the first two and of leaving it dense, by the costs that
+        `lazyneuron bench --operators` measured.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
     max_quality_drop
@@ -52,6 +53,12 @@ class ExportSettings:
         `certified` cost nothing.
     quantize
         `none`.
+    plan
+        A plan's file, which says what is done to each block; None: the mode says it.
+    costs
+        The file of costs that `auto` goes by; None: what `lazyneuron.engine.cost_files.load_costs` finds.
+    rows
+        Rows (tokens) of a call, for which `auto` chooses; None: those of a calibration example on average.
     batch_size
         Examples run at once in calibration.
     predictor_recall
@@ -71,6 +78,9 @@ class ExportSettings:
     top_k: int | None = None
     max_quality_drop: float | None = None
     quantize: str = "none"
+    plan: Path | None = None
+    costs: Path | None = None
+    rows: int | None = None
     batch_size: int = 8
     predictor_recall: float = 0.99
     predictor_rank: int | None = None
@@ -86,12 +96,15 @@ class ExportSettings:
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)
+        _at_least("rows", self.rows, 1)
         _at_least("predictor_rank", self.predictor_rank, 1)
         drop, recall = self.max_quality_drop, self.predictor_recall
         if drop is not None and not (isinstance(drop, int | float) and 0.0 <= drop <= 1.0):
             raise ConfigurationError(f"max_quality_drop is {drop!r}; expected a share from 0 to 1")
         if not (isinstance(recall, int | float) and 0.5 <= recall < 1.0):
             raise ConfigurationError(f"predictor_recall is {recall!r}; expected a share from 0.5 to below 1")
+        if self.plan is not None and self.mode != "auto":
+            raise ConfigurationError(f"mode is {self.mode!r} and a plan is given, too; expected one of them")
         if self.mode == "predictor" and self.calibration is None:
             raise ConfigurationError(
                 "mode predictor needs calibration data, since what predicts on random input predicts on no other; "
@@ -112,7 +125,7 @@ class ExportSettings:
             if option not in known:
                 raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
         values = {k: v for k, v in options.items() if not (k in {"top_k", "predictor_rank"} and v == "auto")}
-        for path in ("calibration", "cache"):
+        for path in ("calibration", "cache", "plan", "costs"):
             if values.get(path) is not None:
                 values[path] = Path(values[path])
         return cls(**values)

@@ -16,6 +16,7 @@ _SUMMARIES = {
     "export": "Turn a checkpoint into a sparse artifact.",
     "serve": "Serve a model or a folder of models over gRPC.",
     "predict": "Send one request to a running server.",
+    "bench": "Measure speed on this machine: of an artifact, or of the operators.",
 }
 
 _DEBUG_HELP = "Show a traceback when something fails."

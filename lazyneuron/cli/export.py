@@ -12,6 +12,7 @@ from lazyneuron.exporters.settings import MODES, QUANTIZATIONS, TASKS
 if TYPE_CHECKING:
     from lazyneuron.engine.artifact import BlockPlan
     from lazyneuron.exporters import ExportReport
+    from lazyneuron.exporters.plan_file import Plan, WholeModel
 
 __all__ = ["command"]
 
@@ -39,7 +40,11 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 )
 @click.option("--task", type=click.Choice(TASKS), help="By default what the checkpoint says.")
 @click.option(
-    "--mode", type=click.Choice(MODES), default="auto", show_default=True, help="auto is exact in this version."
+    "--mode",
+    type=click.Choice(MODES),
+    default="auto",
+    show_default=True,
+    help="auto: for each block the cheapest whose output is the dense one's, by measured costs.",
 )
 @click.option(
     "--top-k",
@@ -76,8 +81,29 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     help="Where interrupted work is kept, to go on from; by default LAZYNEURON_CACHE, or the user's folder of caches.",
 )
 @click.option("--quantize", type=click.Choice(QUANTIZATIONS), default="none", show_default=True)
+@click.option(
+    "--plan", type=click.Path(path_type=Path), help="Do what this plan says: an artifact's plan.json, edited."
+)
+@click.option(
+    "--costs",
+    type=click.Path(path_type=Path),
+    help="The costs that auto goes by; by default this machine's, as `lazyneuron bench --operators` left them.",
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(min=1),
+    help="Rows (tokens) of a call, for which auto chooses; by default a calibration example's.",
+)
+@click.option("--explain", is_flag=True, help="Print the alternatives that were weighed for each block.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-def command(checkpoint: str, output: Path, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 (click's values)
+def command(
+    checkpoint: str,
+    output: Path,
+    *,
+    explain: bool,
+    as_json: bool,
+    **options: Any,  # noqa: ANN401 (click's values)
+) -> None:
     """Turn CHECKPOINT into a sparse artifact, OUTPUT/VERSION.
 
     CHECKPOINT is a Hugging Face folder or hub name, a dense .onnx file, or FILE.py:FUNCTION, which returns a torch
@@ -92,11 +118,13 @@ def command(checkpoint: str, output: Path, *, as_json: bool, **options: Any) -> 
         click.echo(json.dumps(report.document()))
     else:
         _show(report)
+        if explain:
+            _explain(report.plan)
 
 
 def _how(block: "BlockPlan") -> str:
     if block.mode == "exact":
-        return ""
+        return "; exact"
     predictor = ""
     if block.predictor_rank is not None and block.predictor_recall is not None:
         predictor = f" of rank {block.predictor_rank}, held-out recall {100 * block.predictor_recall:.2f} %"
@@ -118,4 +146,47 @@ def _show(report: "ExportReport") -> None:
         click.echo(f"sparse against dense: largest error {error:.1e} of the largest output")
     for note in manifest.notes:
         click.echo(f"note: {note}")
+    if report.plan.measured_here is False:
+        click.echo(f"note: {report.plan.costs}")
     click.echo(f"report: {report.report}")
+
+
+def _explain(plan: "Plan") -> None:
+    """Print what was weighed, in microseconds a row."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    if plan.costs is None:
+        click.echo(f"plan: {plan.blocks[0].reason or 'as given'}; nothing was weighed (--mode auto weighs)")
+        return
+    modes = list(dict.fromkeys(a.mode for block in plan.blocks for a in block.alternatives))
+    table = Table(title=f"Predicted µs a row, in calls of {plan.rows} rows", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("block", overflow="fold", min_width=8)
+    for header in ("density", "candidates", *modes, "plan"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for block in plan.blocks:
+        screened = [a.candidates for a in block.alternatives if a.mode == "certified"]
+        shares = [_share(block.density), _share(screened[0] if screened else None)]
+        costs = [_micro(block.cost_of(mode)) for mode in modes]
+        table.add_row(block.name, *shares, *costs, block.mode)
+    table.add_section()
+    table.add_row("all", "", "", *(_micro(plan.total(mode)) for mode in modes), _micro(plan.total()))
+    Console().print(table)
+    if plan.whole_model is not None:
+        click.echo(_whole(plan.whole_model))
+    click.echo(plan.costs)
+
+
+def _whole(whole: "WholeModel") -> str:
+    dense, planned = whole.dense_milliseconds, whole.predicted_milliseconds
+    call = f"{whole.rows} rows, {whole.threads} thread(s)"
+    return f"The whole model, {call}: dense {dense:.3g} ms measured, as planned {planned:.3g} ms predicted"
+
+
+def _share(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
+
+
+def _micro(cost: float | None) -> str:
+    return "–" if cost is None else f"{cost:.3g}"

@@ -24,7 +24,7 @@ def test_large_weights_lie_in_a_file_of_their_own(tmp_path):
     wide = 1 << 16
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights(f=wide))
     report = lazyneuron.export(path, tmp_path / "models" / "wide")
-    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "report.html"}
+    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "plan.json", "report.html"}
     assert (report.path / "model.onnx").stat().st_size < 10_000
     x = np.random.default_rng(0).standard_normal((1, 2, D)).astype(np.float32)
     actual = lazyneuron.load(report.path).predict({"x": x}).outputs["y"]

@@ -75,7 +75,7 @@ def test_export_says_what_it_made(capsys, checkpoint, tmp_path):
     status, out, _ = run(capsys, "export", str(checkpoint), "--output", str(tmp_path / "plain"), "--top-k", "4")
     assert status == 0
     assert out.splitlines()[0] == str(tmp_path / "plain" / "1")
-    assert "enc.mlp: density" in out
+    assert "enc.mlp: exact, density" in out
     assert "at most 4" in out
     assert (tmp_path / "plain" / "1" / "report.html").is_file()
 
@@ -87,6 +87,22 @@ def test_export_prints_one_document(capsys, checkpoint, tmp_path):
     assert document["path"] == str(tmp_path / "plain" / "1")
     assert document["version"] == 1
     assert document["plan"][0]["name"] == "enc.mlp"
+
+
+def test_export_explains_what_was_weighed(capsys, checkpoint, tmp_path):
+    status, out, _ = run(capsys, "export", str(checkpoint), "--output", str(tmp_path / "m"), "--rows", "9", "--explain")
+    assert status == 0
+    assert "Predicted µs a row, in calls of 9 rows" in out
+    words = next(line.split() for line in out.splitlines() if "dense" in line and "certified" in line)
+    assert words[-4:] == ["dense", "exact", "certified", "plan"]
+    assert "not of this machine" in out.splitlines()[-1]
+
+
+def test_export_explains_that_nothing_was_weighed(capsys, checkpoint, tmp_path):
+    args = ["export", str(checkpoint), "--output", str(tmp_path / "m"), "--mode", "exact", "--explain"]
+    status, out, _ = run(capsys, *args)
+    assert status == 0
+    assert out.splitlines()[-1] == "plan: --mode exact; nothing was weighed (--mode auto weighs)"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +123,13 @@ def test_export_prints_one_document(capsys, checkpoint, tmp_path):
         (["export", "{m}", "--output", "{o}", "--top-k", "0"], 2, "'0' is neither auto nor a whole number"),
         (["export", "{m}", "--output", "{o}", "--version", "0"], 2, "--version"),
         (["export", "{m}", "--output", "{o}", "--nonsense"], 2, "No such option"),
+        (
+            ["export", "{m}", "--output", "{o}", "--costs", "absent.json"],
+            1,
+            "error: absent.json: no such file; measure",
+        ),
+        (["export", "{m}", "--output", "{o}", "--plan", "absent.json"], 1, "error: absent.json: no such file; a plan"),
+        (["export", "{m}", "--output", "{o}", "--rows", "0"], 2, "--rows"),
         (["export", "{m}"], 2, "Missing option '--output'"),
         (["inspect"], 2, "Missing argument 'CHECKPOINT'"),
     ],

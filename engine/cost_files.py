@@ -1,0 +1,153 @@
+"""Where measured costs are kept, and which are taken.
+
+One file a machine: `$LAZYNEURON_COSTS`, or `lazyneuron/costs.json` in the user's cache folder (`$XDG_CACHE_HOME`, else
+`~/.cache`). Without one the costs that come with lazyneuron are taken, of the nearest instruction set.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lazyneuron.engine.cost import COST_FORMAT, CostModel
+from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.engine.machine import this_machine
+
+__all__ = ["COSTS_VARIABLE", "Costs", "costs_path", "load_costs", "read_costs", "shipped_costs", "write_costs"]
+
+COSTS_VARIABLE = "LAZYNEURON_COSTS"
+_SHIPPED = Path(__file__).parent / "costs"
+_NEAREST = {"avx512vnni": "avx512vnni", "avx512": "avx2", "avx2": "avx2", "neon": "avx2", "sse2": "avx2"}
+"""Which of the shipped measurements stands for an instruction set."""
+_MEASURE = "measure this machine with `lazyneuron bench --operators`"
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Costs and where they are from.
+
+    Attributes
+    ----------
+    model
+        The costs.
+    origin
+        In a sentence, with a warning where they are another machine's.
+    own
+        Whether they were measured on this machine with these versions.
+    """
+
+    model: CostModel
+    origin: str
+    own: bool
+
+
+def costs_path(path: Path | None = None) -> Path:
+    """Return the costs' file: the one given, that of the environment, or the one in the user's cache folder."""
+    if path is not None:
+        return path
+    if named := os.environ.get(COSTS_VARIABLE):
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME")
+    # The specification: a relative path is to be ignored.
+    folder = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
+    return folder / "lazyneuron" / "costs.json"
+
+
+def load_costs(path: Path | None = None) -> Costs:
+    """Return the costs to plan with.
+
+    Parameters
+    ----------
+    path
+        A file that a person names, which is taken wherever it was measured; None: the environment's, else the one in
+        the cache folder if it is of this machine and these versions, else those that come with lazyneuron.
+
+    Raises
+    ------
+    ConfigurationError
+        If a named file is missing, or a file is damaged.
+    """
+    named = path is not None or bool(os.environ.get(COSTS_VARIABLE))
+    file = costs_path(path)
+    here = this_machine()
+    if not named and not file.is_file():
+        return _shipped(f"{file} is not there")
+    costs = read_costs(file)
+    unlike = costs.machine.differences(here)
+    if unlike is None:
+        return Costs(costs, f"Costs measured on this machine, {_threads(costs)} ({file}).", own=True)
+    if named:
+        return Costs(costs, f"Costs from {file}, which are not of this machine: {unlike}.", own=False)
+    return _shipped(f"{file} is not of this machine: {unlike}")
+
+
+def shipped_costs(name: str) -> Path:
+    """Return the file of the costs that come with lazyneuron for an instruction set."""
+    return _SHIPPED / f"{name}.json"
+
+
+def _shipped(why: str) -> Costs:
+    costs = read_costs(shipped_costs(_NEAREST.get(this_machine().instruction_set, "avx2")))
+    origin = f"Costs that come with lazyneuron, {_threads(costs)} of {costs.machine}, since {why}; {_MEASURE}."
+    return Costs(costs, origin, own=False)
+
+
+def _threads(costs: CostModel) -> str:
+    return "on one thread" if costs.threads == 1 else f"on {costs.threads} threads"
+
+
+def read_costs(path: Path) -> CostModel:
+    """Read and check a file of costs.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file is missing, is not JSON, does not fit the schema or has another format version.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigurationError(f"{path}: no such file; {_MEASURE}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{path}: not readable as JSON ({error}); {_MEASURE}") from error
+    found = document.get("format_version") if isinstance(document, dict) else None
+    if found != COST_FORMAT:
+        raise ConfigurationError(
+            f"{path}: format_version is {found!r}; this lazyneuron reads {COST_FORMAT}; {_MEASURE}"
+        )
+    try:
+        return CostModel.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "costs"
+        raise ConfigurationError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80}); {_MEASURE}") from None
+
+
+def write_costs(costs: CostModel, path: Path) -> None:
+    """Write costs beside their place and move them there.
+
+    Raises
+    ------
+    ConfigurationError
+        If the file cannot be written.
+    """
+    lines = ",\n".join(curve.model_dump_json() for curve in costs.curves)
+    head = json.dumps(costs.model_dump(exclude={"curves"}))
+    text = f'{head[:-1]}, "curves": [\n{lines}\n]}}\n'  # a curve a line: changes can be read
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot write the costs: {error.strerror or error}") from error

@@ -1,0 +1,1 @@
+"""Measuring speed on the present machine: the operators by themselves, and a whole artifact."""

@@ -1,0 +1,234 @@
+"""Choosing what is done to each block: by a person's mode, by a person's plan, or by predicted cost.
+
+By cost a block's alternatives are those whose output is the dense one's: to leave it as it is, `exact`, `certified`.
+Each block's cost stands by itself, so the cheapest of each makes the cheapest model. A mode that loses something
+(`predictor`) will be one more alternative with a quality cost, weighed against `max_quality_drop` over all blocks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lazyneuron.engine.cost import CostModel, Mode, Work
+from lazyneuron.engine.cost_files import Costs, load_costs
+from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.exporters.blocks import Block
+from lazyneuron.exporters.comparison import candidate_shares
+from lazyneuron.exporters.measure import Measured
+from lazyneuron.exporters.plan import Choice, choose
+from lazyneuron.exporters.plan_file import Alternative, BlockMode, Plan, PlannedBlock, read_plan
+from lazyneuron.exporters.progress import Progress
+from lazyneuron.exporters.rewrite import rewrite
+from lazyneuron.exporters.sessions import open_model
+from lazyneuron.exporters.settings import ExportSettings
+from lazyneuron.exporters.whole_model import whole_model
+
+__all__ = ["make_plan", "price", "typical_rows"]
+
+_WEIGHED = ("exact", "certified")
+"""The modes that are asked what they would do to each block; to leave it as it is comes first."""
+_MOST_ROWS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    choice: Choice
+    candidates: float
+    seconds: float
+
+    def alternative(self) -> Alternative:
+        return Alternative(
+            mode=self.choice.mode, microseconds_per_row=_digits(1e6 * self.seconds), candidates=self.candidates
+        )
+
+
+def make_plan(
+    measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+) -> tuple[dict[str, Choice], Plan]:
+    """Choose what is done to each block.
+
+    Returns
+    -------
+    The choices by the name of the block's output, those that stay dense included, and the plan that tells of them.
+
+    Raises
+    ------
+    ConfigurationError
+        If a person's plan does not fit the model, or a named file of costs cannot be read.
+    """
+    if settings.plan is not None:
+        return _given_plan(measured, settings, settings.plan)
+    if settings.mode != "auto":
+        choices = _choices(measured, settings, settings.mode)
+        return choices, Plan(blocks=tuple(_planned(choice, f"--mode {settings.mode}") for choice in choices.values()))
+    return _cheapest(measured, settings, load_costs(settings.costs), scratch, progress)
+
+
+def typical_rows(measured: Measured, block: Block, settings: ExportSettings) -> int:
+    """Return how many rows a call has: what a person says, else what one calibration example gives on average."""
+    if settings.rows is not None:
+        return settings.rows
+    counts = measured.counts[list(measured.ledger.blocks.values()).index(block)]
+    return min(max(round(counts.rows / max(measured.used, 1)), 1), _MOST_ROWS)
+
+
+def price(costs: CostModel, choice: Choice, rows: float, candidates: float, *, int8: bool) -> float:
+    """Predict a choice's seconds for one row.
+
+    Parameters
+    ----------
+    rows
+        Rows in a call.
+    candidates
+        The share of neurons whose up projection is computed.
+    int8
+        Whether what stays dense is quantised: dense blocks, and the up projections of exact ones.
+    """
+    block = choice.block
+    work = Work(block.d_model, block.d_ff, block.d_out, rows, choice.density.mean, candidates)
+    gated = choice.mode == "gate"
+    dense: Mode = "int8" if int8 else "dense"
+    if choice.mode == "dense":
+        return costs.seconds_per_row(dense, work, gated=gated)
+    seconds = costs.seconds_per_row(choice.mode, work)
+    if choice.mode == "exact" and int8:  # half of the block is the up projection
+        saved = costs.seconds_per_row("dense", work) - costs.seconds_per_row("int8", work)
+        seconds = max(seconds - saved / 2, seconds / 4)
+    return seconds
+
+
+def _cheapest(
+    measured: Measured, settings: ExportSettings, costs: Costs, scratch: Path, progress: Progress
+) -> tuple[dict[str, Choice], Plan]:
+    by_mode = {mode: _choices(measured, settings, mode) for mode in _WEIGHED}
+    shares = _candidates(measured, by_mode["certified"], scratch, progress)
+    progress.step("weighing the alternatives")
+    offers = {}
+    for key in measured.ledger.blocks:
+        found = {choices[key].mode: choices[key] for choices in by_mode.values()}
+        alternatives = ([_left_dense(found)] if _may_stay_dense(found, settings) else []) + list(found.values())
+        rows = typical_rows(measured, alternatives[0].block, settings)
+        offers[key] = [_offer(costs.model, choice, rows, shares.get(key, 1.0), settings) for choice in alternatives]
+    chosen = {key: min(options, key=lambda offer: offer.seconds) for key, options in offers.items()}
+    reasons = dict.fromkeys(chosen, "the cheapest of those weighed")
+    if all(offer.choice.mode == "dense" for offer in chosen.values()) and any(map(_sparse, offers.values())):
+        key = _least_loss(offers, chosen)
+        chosen[key] = min(_sparse(offers[key]), key=lambda offer: offer.seconds)
+        reasons[key] = "no block is predicted to gain; this one loses least, and an artifact has at least one"
+    blocks = tuple(
+        _planned(offer.choice, reasons[key], tuple(o.alternative() for o in offers[key]))
+        for key, offer in chosen.items()
+    )
+    rows = max(typical_rows(measured, offer.choice.block, settings) for offer in chosen.values())
+    plan = Plan(blocks=blocks, rows=rows, costs=costs.origin, measured_here=costs.own)
+    if costs.own:
+        progress.step("timing the dense model")
+        axes = {offer.choice.block.name: offer.choice.block.rows for offer in chosen.values()}
+        whole = whole_model(measured, plan, axes, scratch, costs.model.threads)
+        plan = plan.model_copy(update={"whole_model": whole})
+    return {key: offer.choice for key, offer in chosen.items()}, plan
+
+
+def _choices(measured: Measured, settings: ExportSettings, mode: str) -> dict[str, Choice]:
+    """Return what a mode does to each block."""
+    blocks = list(measured.ledger.blocks.values())
+    chosen = choose(blocks, measured.counts, replace(settings, mode=mode, plan=None))
+    return dict(zip(measured.ledger.blocks, chosen, strict=True))
+
+
+def _candidates(
+    measured: Measured, choices: Mapping[str, Choice], scratch: Path, progress: Progress
+) -> dict[str, float]:
+    """Run the blocks that can be certified over the held-out examples; return the shares of their candidates."""
+    certified = {key: choice for key, choice in choices.items() if choice.mode == "certified"}
+    if not certified:
+        return {}
+    progress.step("counting the certified screen's candidates")
+    graph = rewrite(measured.dense.model, measured.dense.inputs, certified, use_masks=True)
+    session = open_model(graph.model, scratch / "candidates.onnx", sparse=True)
+    return dict(zip(certified, candidate_shares(measured, graph, session, certified), strict=True))
+
+
+def _left_dense(found: Mapping[BlockMode, Choice]) -> Choice:
+    first = next(iter(found.values()))
+    return replace(first, mode="dense", top_k=first.block.top_k, screen=None)
+
+
+def _may_stay_dense(found: Mapping[BlockMode, Choice], settings: ExportSettings) -> bool:
+    """Say whether a block may be left as it is: not under a cap that a person asked for, which only we keep."""
+    first = next(iter(found.values()))
+    return "dense" not in found and (settings.top_k is None or first.top_k == first.block.top_k)
+
+
+def _offer(costs: CostModel, choice: Choice, rows: int, candidates: float, settings: ExportSettings) -> _Offer:
+    share = candidates if choice.mode == "certified" else 1.0
+    if choice.mode == "gate":
+        share = choice.density.mean
+    return _Offer(choice, share, price(costs, choice, rows, share, int8=settings.quantize == "int8"))
+
+
+def _sparse(offers: Sequence[_Offer]) -> list[_Offer]:
+    return [offer for offer in offers if offer.choice.mode != "dense"]
+
+
+def _least_loss(offers: Mapping[str, Sequence[_Offer]], chosen: Mapping[str, _Offer]) -> str:
+    """Return the block that loses least when it is not left dense, among those that have another choice."""
+    losses = {
+        key: min(offer.seconds for offer in sparse) - chosen[key].seconds
+        for key, options in offers.items()
+        if (sparse := _sparse(options))
+    }
+    return min(losses, key=lambda key: losses[key])
+
+
+def _given_plan(measured: Measured, settings: ExportSettings, path: Path) -> tuple[dict[str, Choice], Plan]:
+    """Do what a person's plan says."""
+    plan = read_plan(path)
+    asked = {block.name: block for block in plan.blocks}
+    names = [block.name for block in measured.ledger.blocks.values()]
+    if unknown := [name for name in asked if name not in names]:
+        raise ConfigurationError(f"{path}: the model has no block {unknown[0]}; expected {', '.join(names)}")
+    if missing := [name for name in names if name not in asked]:
+        raise ConfigurationError(f"{path}: block {missing[0]} is missing; expected {', '.join(names)}")
+    choices = {}
+    for key, block in measured.ledger.blocks.items():
+        choices[key] = _as_asked(measured, settings, key, block, asked[block.name], path)
+    if all(choice.mode == "dense" for choice in choices.values()):
+        raise ConfigurationError(f"{path}: every block is dense; expected at least one that is not")
+    blocks = tuple(
+        asked[choice.block.name].model_copy(update={"top_k": choice.top_k, "density": choice.density.mean})
+        for choice in choices.values()
+    )
+    return choices, plan.model_copy(update={"blocks": blocks})
+
+
+def _as_asked(
+    measured: Measured, settings: ExportSettings, key: str, block: Block, asked: PlannedBlock, path: Path
+) -> Choice:
+    if asked.top_k is not None and asked.top_k > block.d_ff:
+        raise ConfigurationError(f"{path}: block {block.name}: top_k is {asked.top_k}; expected at most {block.d_ff}")
+    own = settings if asked.top_k is None else replace(settings, top_k=asked.top_k or None)
+    mode = "exact" if asked.mode == "dense" else asked.mode
+    if mode not in _WEIGHED:
+        raise ConfigurationError(f"{path}: block {block.name}: mode {mode} cannot be asked for in this version")
+    choice = _choices(measured, own, mode)[key]
+    if asked.mode == "dense":
+        return replace(choice, mode="dense", top_k=block.top_k)
+    if choice.mode != asked.mode:
+        raise ConfigurationError(f"{path}: block {block.name}: mode {asked.mode} does not fit it; use {choice.mode}")
+    return choice
+
+
+def _planned(choice: Choice, reason: str, alternatives: tuple[Alternative, ...] = ()) -> PlannedBlock:
+    return PlannedBlock(
+        name=choice.block.name,
+        mode=choice.mode,
+        top_k=choice.top_k,
+        density=choice.density.mean,
+        reason=reason,
+        alternatives=alternatives,
+    )
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")
