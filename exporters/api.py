@@ -127,12 +127,19 @@ def export(
             progress=progress,
         )
         choices = dict(zip(ledger.blocks, choose(list(ledger.blocks.values()), measured.counts, settings), strict=True))
-        comparison = compare_graphs(measured, choices, scratch, capped=settings.top_k is not None, progress=progress)
-        shutil.rmtree(scratch)
+        comparison = compare_graphs(
+            measured,
+            choices,
+            scratch,
+            capped=settings.top_k is not None,
+            int8=settings.quantize == "int8",
+            progress=progress,
+        )
         progress.step("writing the artifact")
         sparsity = _sparsity(str(checkpoint), measured)
         made = _Made(folder, name, version, measured, choices, comparison, sparsity)
         manifest = _write(made)
+        shutil.rmtree(scratch)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity)
 
@@ -176,6 +183,7 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         source=dense.source,
         task=dense.task,
         mode="certified" if any(c.mode == "certified" for c in made.choices.values()) else "exact",
+        quantize=made.comparison.quantize,
         files={path.name: digest(path) for path in files},
         inputs=dense.inputs,
         outputs=dense.outputs,

@@ -43,6 +43,7 @@ class ExportSettings:
     max_quality_drop
         For modes that lose quality; has no effect on `exact`.
     quantize
+        `int8`: the products with constant weights outside the sparse operators become int8, which changes outputs;
         `none`.
     batch_size
         Examples run at once in calibration.
@@ -65,8 +66,6 @@ class ExportSettings:
             _one_of("task", self.task, TASKS)
         if self.mode == "predictor":
             raise ConfigurationError(f"mode {self.mode} is not in this version; use exact or certified")
-        if self.quantize != "none":
-            raise ConfigurationError(f"quantize {self.quantize} is not in this version; use none")
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)

@@ -55,7 +55,13 @@ def _top_k(ctx: click.Context, param: click.Parameter, value: str) -> int | None
     show_default=True,
     help="What modes that are not exact may cost.",
 )
-@click.option("--quantize", type=click.Choice(QUANTIZATIONS), default="none", show_default=True)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    default="none",
+    show_default=True,
+    help="int8: also quantise the products outside the sparse operators, which changes outputs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 def command(checkpoint: str, output: Path, *, as_json: bool, **options: Any) -> None:  # noqa: ANN401 (click's values)
     """Turn CHECKPOINT into a sparse artifact, OUTPUT/VERSION.

@@ -81,7 +81,7 @@ def test_export_prints_one_document(capsys, checkpoint, tmp_path):
             1,
             "error: mode predictor is not in this version",
         ),
-        (["export", "{m}", "--output", "{o}", "--quantize", "int8"], 1, "error: quantize int8 is not in this version"),
+        (["export", "{m}", "--output", "{o}", "--quantize", "int4"], 2, "'int4' is not one of"),
         (["export", "{m}", "--output", "{o}", "--mode", "fast"], 2, "'fast' is not one of"),
         (["export", "{m}", "--output", "{o}", "--top-k", "0"], 2, "'0' is neither auto nor a whole number"),
         (["export", "{m}", "--output", "{o}", "--version", "0"], 2, "--version"),
