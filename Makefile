@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder memory instructions instructions-update setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -40,6 +40,15 @@ bench: setup ## The operators against ONNX Runtime's dense MatMul and MLP block,
 
 bench-encoder: setup .venv-peers/.installed ## A T5-base-shaped encoder against ONNX Runtime, PyTorch, OpenVINO and CTranslate2.
 	$(BIN)/python benchmarks/encoder.py --picture docs/encoder.png
+
+memory: setup ## What a served artifact keeps in memory, against a dense session.
+	$(BIN)/python benchmarks/memory.py
+
+instructions: setup ## The operators' instruction counts against the record (needs valgrind).
+	$(BIN)/python benchmarks/instructions.py
+
+instructions-update: setup ## Record the operators' instruction counts anew.
+	$(BIN)/python benchmarks/instructions.py --update
 
 setup: .venv/.installed $(LIBRARY)
 

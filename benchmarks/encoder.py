@@ -213,6 +213,16 @@ def describe(made: Made, layers: int) -> None:
     )
 
 
+Panels = dict[str, dict[str, dict[str, Ratio]]]
+
+
+def _without(panels: Panels, row: str) -> Panels:
+    return {
+        panel: {shape: {k: v for k, v in bar.items() if k != row} for shape, bar in groups.items()}
+        for panel, groups in panels.items()
+    }
+
+
 def _shape(text: str) -> tuple[int, int]:
     batch, length = map(int, text.split("x"))
     return batch, length
@@ -246,7 +256,7 @@ def main(
     if quick:
         rows = [row for row in rows if not row.startswith("PyTorch bfloat16")]
         VARIANTS["PyTorch float32"] = ("pytorch-float32",)
-    panels = {}
+    panels: Panels = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = models or Path(scratch) / "models"
         made = make(folder, layers=layers, peers=PEERS, say=lambda text: click.echo(text, err=True))

@@ -115,6 +115,8 @@ def bars(
             drawn = [bar[name] for bar in groups.values() if name in bar]
             spread = [[r.middle - r.low for r in drawn], [r.high - r.middle for r in drawn]]
             axes.bar(at, [r.middle for r in drawn], width, yerr=spread, label=name, color=colours[name])
+        highest = max(r.middle for bar in groups.values() for r in bar.values())
+        axes.set_ylim(0, 1.15 * highest)  # a whisker of a disturbed run may leave the picture
         axes.axhline(1.0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylabel(f"times as fast as {base}")
@@ -136,6 +138,8 @@ def curves(path: Path, title: str, series: Mapping[str, Mapping[float, Ratio]], 
         axes.fill_between(
             at, [r.low for r in points.values()], [r.high for r in points.values()], color=colour, alpha=0.2
         )
+    medians = [r.middle for points in series.values() for r in points.values()]
+    axes.set_ylim(min([0.8, *medians]) / 1.1, 1.2 * max(medians))
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=f"times as fast as {base}", title=title)
     for axis in (axes.xaxis, axes.yaxis):

@@ -29,6 +29,7 @@ PREDICTABLE_FALL = 30.0
 predictor of rank 64 finds with 1 to 3 times as many candidates as there are active ones, as trained weights have.
 """
 _COMMON = 0.25  # the share of a row's energy along the common direction, at the embedding
+_SHARPNESS = 4.0  # attention's scores' standard deviation: a row looks at few others, however long the example
 _BRANCH = 0.1  # the energy that a branch adds, in shares of the residual stream's
 
 
@@ -53,7 +54,8 @@ def plant(folder: Path, *, layers: int = 12, seed: int = 0, fall: float = FALL) 
         use_cache=False,
     )
     model = transformers.T5EncoderModel(config).eval()
-    ids = torch.randint(3, VOCABULARY, (32, 128), generator=generator)
+    # Many short examples: what one example's rows have in common must not be fitted.
+    ids = torch.randint(3, VOCABULARY, (128, 40), generator=generator)
     with torch.inference_mode():
         _Planter(model, generator, fall).run(ids)
     model.save_pretrained(folder)
@@ -90,6 +92,7 @@ class _Planter:
         for projection in (part.q, part.k, part.v):  # blind to the common direction
             w = projection.weight
             self._fill(w, w - (w @ self._common)[:, None] * self._common)
+        self._fill(part.q.weight, part.q.weight * _SHARPNESS)
         self._fill(part.o.weight, self._rows(part.o.weight.shape[1]).T)
         length = rows.shape[1]
         if position_bias is None:

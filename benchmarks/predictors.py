@@ -14,7 +14,7 @@ import onnx_ir.passes.common as passes
 from lazyneuron.engine.session import open_session
 from lazyneuron.exporters.sessions import save
 
-__all__ = ["RANK", "RECALL", "add_predictors", "int8_weights"]
+__all__ = ["RANK", "RECALL", "add_predictors", "int8_weights", "store"]
 
 RANK, RECALL = 64, 0.99
 Array = np.ndarray
@@ -85,7 +85,7 @@ def _replace(
     name = node.outputs[0].name
     (up_codes, up_scale), (down_codes, down_scale) = int8_weights(up), int8_weights(down)
     stored = {
-        key: _store(graph, f"{name}.{key}", values)
+        key: store(graph, f"{name}.{key}", values)
         for key, values in {
             "first": leading,
             "second": leading.T @ up.T,
@@ -121,7 +121,8 @@ def _replace(
     ir.convenience.replace_nodes_and_values(graph, node, [node], [changed], node.outputs, changed.outputs)
 
 
-def _store(graph: ir.Graph, name: str, values: Array) -> ir.Value:
+def store(graph: ir.Graph, name: str, values: Array) -> ir.Value:
+    """Add a constant to the graph."""
     tensor = ir.tensor(np.ascontiguousarray(values), name=name)
     value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)

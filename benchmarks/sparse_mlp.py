@@ -11,14 +11,12 @@ measured for trained weights, 1 to 3 times the active neurons.
 
 All sessions stay loaded and are timed in turns, so that a change of the machine's clock meets all of them.
 
-    python benchmarks/sparse_mlp.py [--threads N] [--rows N ...]
+    python benchmarks/sparse_mlp.py [--threads N] [--rows N ...] [--picture FILE]
 """
 
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,11 +24,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from harness import bars, machine, ratio, session, time_in_turns
 from onnx import helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from predictors import RANK, RECALL, int8_weights
 
-LIBRARY = Path(__file__).resolve().parent.parent / "engine" / "lib" / "liblazyneuron_ops.so"
-D_MODEL, D_FF, DENSITY, RANK = 768, 3072, 0.03, 64
+D_MODEL, D_FF, DENSITY = 768, 3072, 0.03
 # Directions over which the variance falls to 1 / e, for the certified screen and for the predictor.
 FALL, PREDICTED_FALL = 85.0, 30.0
 SECONDS = 2.0  # the length of each group of measurements
@@ -91,12 +90,6 @@ def dense_model(block: Block) -> onnx.ModelProto:
     return model(nodes, constants, {"y": onnx.TensorProto.FLOAT})
 
 
-def int8_weights(weights: Array) -> tuple[Array, Array]:
-    """Quantise each neuron's row; returns codes and scales."""
-    scale = np.abs(weights).max(axis=1) / 127
-    return np.rint(weights / scale[:, None]).astype(np.int8), scale.astype(np.float32)
-
-
 _COUNTS = {"y": onnx.TensorProto.FLOAT, "active": onnx.TensorProto.INT32, "candidates": onnx.TensorProto.INT32}
 
 
@@ -126,7 +119,7 @@ def predictor_model(block: Block, kind: str = "float32") -> onnx.ModelProto:
     leading = block.basis[:RANK]
     constants |= {"first": leading.T, "second": leading @ block.up.T}
     scores = block.rows @ constants["first"] @ constants["second"] + block.up_bias
-    threshold = float(np.quantile(scores[block.pre() > 0], 0.01))
+    threshold = float(np.quantile(scores[block.pre() > 0], 1 - RECALL))
     nodes = [
         helper.make_node("MatMul", ["x", "first"], ["low"]),
         helper.make_node("MatMul", ["low", "second"], ["unbiased"]),
@@ -150,28 +143,6 @@ def to_int8(dense: onnx.ModelProto) -> onnx.ModelProto:
         return onnx.load(after)
 
 
-def session(graph: onnx.ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.register_custom_ops_library(str(LIBRARY))
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options)
-
-
-def time_in_turns(work: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Time functions in turns, in seconds, after a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for function in work.values():
-        function(), function()
-    end = time.perf_counter() + SECONDS * len(work)
-    while time.perf_counter() < end or len(next(iter(times.values()))) < 9:
-        for name, function in work.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
 def check(name: str, run: onnxruntime.InferenceSession, block: Block, recall: float) -> tuple[float, float]:
     """Compare with float64; return density and candidates over active. Stops on a wrong answer."""
     y, active, candidates = run.run(None, {"x": block.rows})
@@ -183,15 +154,11 @@ def check(name: str, run: onnxruntime.InferenceSession, block: Block, recall: fl
     return float(active.mean() / D_FF), float(candidates.sum() / active.sum())
 
 
-def ratio(base: list[float], other: list[float]) -> str:
-    low, middle, high = statistics.quantiles([b / o for b, o in zip(base, other, strict=True)], n=4)
-    return f"{middle:6.2f} ({low:.2f} to {high:.2f})"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rows", type=int, nargs="+", default=[512, 64, 1])
+    parser.add_argument("--picture", type=Path, help="a .png or .svg file to draw into")
     arguments = parser.parse_args()
     block = make_block(np.random.default_rng(0))
     predicted = make_block(np.random.default_rng(1), fall=PREDICTED_FALL)
@@ -207,6 +174,7 @@ def main() -> None:
     }
     sessions = {name: session(graph, arguments.threads) for name, graph in graphs.items()}
     rows_of = {name: predicted.rows if name.startswith("predictor") else block.rows for name in sessions}
+    print(machine(arguments.threads))
     print(f"D {D_MODEL}, F {D_FF}, float32 unless named, {arguments.threads} thread(s)")
     for name, run in sessions.items():
         if not name.startswith("ORT"):
@@ -215,14 +183,20 @@ def main() -> None:
                 name, run, predicted if name.startswith("predictor") else block, 1.0 if exact else 0.9
             )
             print(f"{name}: density {density:.1%}, candidates {extra:.2f} times the active")
+    groups = {}
     for rows in arguments.rows:
         work = {name: partial(run.run, ["y"], {"x": rows_of[name][:rows]}) for name, run in sessions.items()}
-        times = time_in_turns(work)
+        times = time_in_turns(work, SECONDS * len(work))
         print(f"\n{rows} rows{'':12} {'median ms':>10} {'best ms':>9}  {'against float32':>24}  {'against int8':>24}")
         for name, values in times.items():
-            against = [ratio(times[base], values) for base in ("ORT float32", "ORT int8")]
+            against = [str(ratio(times[base], values)) for base in ("ORT float32", "ORT int8")]
             print(f"{name:20} {1e3 * statistics.median(values):10.3f} {1e3 * min(values):9.3f}", end="  ")
             print(f"{against[0]:>24}  {against[1]:>24}")
+        names = [name for name in times if name != "ORT float32"]
+        groups[f"{rows} rows"] = {name: ratio(times["ORT float32"], times[name]) for name in names}
+    if arguments.picture:
+        title = f"MLP block, {D_MODEL} / {D_FF}, {DENSITY:.0%} active\n{machine(arguments.threads)}"
+        bars(arguments.picture, title, {"": groups}, "ONNX Runtime float32", lambda name: not name.startswith("ORT"))
 
 
 if __name__ == "__main__":
