@@ -23,13 +23,14 @@ import onnx
 from harness import LIBRARY
 from onnx import helper
 from sparse_down import down_model, hidden
-from sparse_mlp import D_FF, D_MODEL, certified_model, make_block, predictor_model
+from sparse_mlp import certified_model, make_block, predictor_model
 
 RECORD = Path(__file__).with_suffix(".json")
 INSTRUCTION_SETS = ("scalar", "sse2", "avx2")
 TOLERANCE = 0.003
 """What the address of a buffer and the last bit of the data (another BLAS) may change."""
-ROWS = 8
+ROWS, D_MODEL, D_FF = 8, 256, 1024
+FALL = 28.0  # see sparse_mlp
 OPERATORS = "lazyneuron::sparse_*(lazyneuron::KernelSet const&*"
 """The functions under ONNX Runtime's layer, in callgrind's patterns."""
 # Run under valgrind, which makes every import slow: so there is one, and a fork for each case, whose dump is its own.
@@ -59,9 +60,9 @@ def cases() -> dict[str, tuple[onnx.ModelProto, Array]]:
     rng = np.random.default_rng(0)
     weights = (rng.standard_normal((D_FF, D_MODEL)) / np.sqrt(D_FF)).astype(np.float32)
     node = helper.make_node("SparseDown", ["pre", "down"], ["y", "active"], domain="lazyneuron")
-    block = make_block(np.random.default_rng(1), rows=ROWS)
+    block = make_block(np.random.default_rng(1), ROWS, FALL, D_MODEL, D_FF)
     found = {
-        f"SparseDown, {rows} row(s), {density:.0%}": (down_model(node, weights), hidden(rows, density, rng))
+        f"SparseDown, {rows} row(s), {density:.0%}": (down_model(node, weights), hidden(rows, density, rng, D_FF))
         for rows, density in ((1, 0.03), (ROWS, 0.03), (ROWS, 0.3), (ROWS, 1.0))
     }
     for rows in (1, ROWS):

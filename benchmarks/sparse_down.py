@@ -33,18 +33,18 @@ def down_model(node: onnx.NodeProto, weights: Array) -> onnx.ModelProto:
     graph = helper.make_graph(
         [node],
         "down",
-        [helper.make_tensor_value_info("pre", onnx.TensorProto.FLOAT, ["rows", D_FF])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["rows", D_MODEL])],
+        [helper.make_tensor_value_info("pre", onnx.TensorProto.FLOAT, ["rows", len(weights)])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["rows", weights.shape[1]])],
         [onnx.numpy_helper.from_array(weights, "down")],
     )
     domains = [helper.make_opsetid("", 20), helper.make_opsetid("lazyneuron", 1)]
     return helper.make_model(graph, opset_imports=domains, ir_version=10)
 
 
-def hidden(rows: int, density: float, rng: np.random.Generator) -> Array:
+def hidden(rows: int, density: float, rng: np.random.Generator, d_ff: int = D_FF) -> Array:
     """Pre-activations of which a share is positive."""
-    size = np.abs(rng.standard_normal((rows, D_FF))) + 1e-3
-    return np.where(rng.random((rows, D_FF)) < density, size, -size).astype(np.float32)
+    size = np.abs(rng.standard_normal((rows, d_ff))) + 1e-3
+    return np.where(rng.random((rows, d_ff)) < density, size, -size).astype(np.float32)
 
 
 def compare(weights: Array, rows: int, density: float, rng: np.random.Generator) -> Ratio:

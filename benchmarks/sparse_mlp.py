@@ -52,17 +52,19 @@ class Block:
         return self.rows.astype(np.float64) @ self.up.T.astype(np.float64) + self.up_bias
 
 
-def make_block(rng: np.random.Generator, rows: int = 512, fall: float = FALL) -> Block:
-    basis = np.linalg.qr(rng.standard_normal((D_MODEL, D_MODEL)))[0].T
-    spread = np.exp(-0.5 * np.arange(D_MODEL) / fall)
-    spread *= np.sqrt(D_MODEL / np.sum(spread**2))
+def make_block(
+    rng: np.random.Generator, rows: int = 512, fall: float = FALL, d_model: int = D_MODEL, d_ff: int = D_FF
+) -> Block:
+    basis = np.linalg.qr(rng.standard_normal((d_model, d_model)))[0].T
+    spread = np.exp(-0.5 * np.arange(d_model) / fall)
+    spread *= np.sqrt(d_model / np.sum(spread**2))
 
     def draw(count: int) -> Array:
-        return ((rng.standard_normal((count, D_MODEL)) * spread) @ basis).astype(np.float32)
+        return ((rng.standard_normal((count, d_model)) * spread) @ basis).astype(np.float32)
 
-    x, up = draw(max(rows, 2048)), draw(D_FF) / np.float32(np.sqrt(D_MODEL))
+    x, up = draw(max(rows, 2048)), draw(d_ff) / np.float32(np.sqrt(d_model))
     bias = -np.quantile(x @ up.T, 1 - DENSITY, axis=0).astype(np.float32)
-    down = (rng.standard_normal((D_FF, D_MODEL)) / np.sqrt(D_FF)).astype(np.float32)
+    down = (rng.standard_normal((d_ff, d_model)) / np.sqrt(d_ff)).astype(np.float32)
     return Block(up, bias, down, basis.astype(np.float32), x[:rows])
 
 
@@ -71,7 +73,7 @@ def model(nodes: list[onnx.NodeProto], constants: dict[str, Array], outputs: dic
     graph = helper.make_graph(
         nodes,
         "block",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["rows", D_MODEL])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["rows", "depth"])],
         [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()],
         [onnx.numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )
