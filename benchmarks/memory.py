@@ -93,7 +93,10 @@ def _narrow(graph: ir.Graph, node: ir.Node, place: int, scale_place: int, kind: 
 def resident(path: Path, kind: str) -> tuple[float, float]:
     """Return Rss and its private part, in MiB, of a fresh process."""
     command = [sys.executable, "-c", _IN_PROCESS, path, kind, json.dumps(SHAPES)]
-    rss, private = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise click.ClickException(f"{path.name}: {(done.stderr.strip().splitlines() or ['it ended'])[-1]}")
+    rss, private = json.loads(done.stdout)
     return rss, private
 
 

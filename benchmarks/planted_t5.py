@@ -8,7 +8,7 @@ vocabulary. Three things are planted, layer by layer, on the rows that the layer
 - variances that fall off exponentially in a common rotated basis, in rows and in neurons alike, which is what makes
   trained blocks easy to screen: the fall is chosen so that the certified screen's candidates are about 1.5 times the
   active neurons, as trained weights with balanced channels give;
-- branches (attention, MLP) that each add about a tenth of the residual stream's energy, so that no layer drowns.
+- MLP blocks that each add a tenth of the residual stream's energy, and attention that adds little.
 """
 
 from pathlib import Path
@@ -29,8 +29,9 @@ PREDICTABLE_FALL = 30.0
 predictor of rank 64 finds with 1 to 3 times as many candidates as there are active ones, as trained weights have.
 """
 _COMMON = 0.25  # the share of a row's energy along the common direction, at the embedding
-_SHARPNESS = 4.0  # attention's scores' standard deviation: a row looks at few others, however long the example
-_BRANCH = 0.1  # the energy that a branch adds, in shares of the residual stream's
+_MLP, _ATTENTION = 0.1, 0.004
+"""The energy that a branch adds, in shares of the residual stream's. Random attention averages its values, so it adds
+less in longer examples; what it adds is kept small, so that densities are the same at every length."""
 
 
 def densities(layers: int) -> tuple[float, ...]:
@@ -92,13 +93,12 @@ class _Planter:
         for projection in (part.q, part.k, part.v):  # blind to the common direction
             w = projection.weight
             self._fill(w, w - (w @ self._common)[:, None] * self._common)
-        self._fill(part.q.weight, part.q.weight * _SHARPNESS)
         self._fill(part.o.weight, self._rows(part.o.weight.shape[1]).T)
         length = rows.shape[1]
         if position_bias is None:
             position_bias = part.compute_bias(length, length)
         added = layer(rows, position_bias=position_bias)[0] - rows
-        scale = self._branch_scale(rows, added)
+        scale = self._branch_scale(rows, added, _ATTENTION)
         self._fill(part.o.weight, part.o.weight * scale)
         return rows + added * scale, position_bias
 
@@ -115,12 +115,13 @@ class _Planter:
         self._fill(dense.wi.weight, up - needed[:, None] * self._common)
         self._fill(dense.wo.weight, self._rows(neurons).T)
         added = (torch.relu(x @ dense.wi.weight.T) @ dense.wo.weight.T).reshape(rows.shape)
-        scale = self._branch_scale(rows, added)
+        scale = self._branch_scale(rows, added, _MLP)
         self._fill(dense.wo.weight, dense.wo.weight * scale)
         return rows + added * scale
 
-    def _branch_scale(self, rows: torch.Tensor, added: torch.Tensor) -> float:
-        return float(torch.sqrt(_BRANCH * rows.square().mean() / added.square().mean()))
+    @staticmethod
+    def _branch_scale(rows: torch.Tensor, added: torch.Tensor, energy: float) -> float:
+        return float(torch.sqrt(energy * rows.square().mean() / added.square().mean()))
 
     def _common_length(self) -> float:
         return float(np.sqrt(self._common.numel() * _COMMON / (1 - _COMMON)))
