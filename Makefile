@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench costs setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder costs memory instructions instructions-update setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -44,11 +44,29 @@ costs: setup ## Measure again the costs that come with lazyneuron.
 		LAZYNEURON_ISA=$$isa $(BIN)/python -m lazyneuron bench --operators --threads 1 --output engine/costs/$$isa.json || exit 1; \
 	done
 
+bench-encoder: setup .venv-peers/.installed ## A T5-base-shaped encoder against ONNX Runtime, PyTorch, OpenVINO and CTranslate2.
+	$(BIN)/python benchmarks/encoder.py --picture docs/encoder.png
+
+memory: setup ## What a served artifact keeps in memory, against a dense session.
+	$(BIN)/python benchmarks/memory.py
+
+instructions: setup ## The operators' instruction counts against the record (needs valgrind).
+	$(BIN)/python benchmarks/instructions.py
+
+instructions-update: setup ## Record the operators' instruction counts anew.
+	$(BIN)/python benchmarks/instructions.py --update
+
 setup: .venv/.installed $(LIBRARY)
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	touch $@
+
+# What the encoder's benchmark compares with; never in the product's environment.
+.venv-peers/.installed: benchmarks/requirements-peers.txt
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement $<
 	touch $@
 
 # Someone else's trained weights. Its dependencies are not needed; without it the tests that are say so and are skipped.

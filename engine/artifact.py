@@ -273,6 +273,8 @@ class Manifest(_Part):
     source: Source
     task: str
     mode: Literal["exact", "certified", "predictor"]
+    quantize: Literal["none", "int8"] = "none"
+    """`int8`: products with constant weights outside the blocks' operators are int8."""
     files: dict[str, FileDigest]
     inputs: Annotated[tuple[InputSpec, ...], Field(min_length=1)]
     outputs: Annotated[tuple[OutputSpec, ...], Field(min_length=1)]

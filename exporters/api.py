@@ -140,10 +140,10 @@ def export(
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
         choices, comparison = _compared(choices, measured, settings, scratch, progress)
         plan = plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
-        shutil.rmtree(scratch)
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
         manifest = _write(made)
+        shutil.rmtree(scratch)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity, plan)
 
@@ -152,7 +152,14 @@ def _compared(
     choices: Mapping[str, Choice], measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
 ) -> tuple[Mapping[str, Choice], Comparison]:
     """Measure what the choices give; in mode `predictor`, admit predictors in their place."""
-    compare = partial(compare_graphs, measured, scratch=scratch, capped=_capped(choices), progress=progress)
+    compare = partial(
+        compare_graphs,
+        measured,
+        scratch=scratch,
+        capped=_capped(choices),
+        int8=settings.quantize == "int8",
+        progress=progress,
+    )
     if settings.mode != "predictor":
         return choices, compare(choices)
     from lazyneuron.exporters.predictors import train_predictors  # it brings torch
@@ -211,6 +218,7 @@ def _manifest(made: _Made, files: list[Path]) -> Manifest:
         source=dense.source,
         task=dense.task,
         mode=_mode(made.choices),
+        quantize=made.comparison.quantize,
         files={path.name: digest(path) for path in files},
         inputs=dense.inputs,
         outputs=dense.outputs,

@@ -1,8 +1,9 @@
 """Rewriting the graph and proving on held-out data that nothing which matters has changed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -17,6 +18,7 @@ from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice
 from lazyneuron.exporters.progress import Progress
 from lazyneuron.exporters.quality import compare, worst
+from lazyneuron.exporters.quantization import Quantized, quantize
 from lazyneuron.exporters.rewrite import SparseGraph, rewrite
 from lazyneuron.exporters.sessions import open_model
 
@@ -44,18 +46,29 @@ class Comparison:
 
     Attributes
     ----------
+    graph
+        Its weights may lie in the scratch folder.
+    quantize
+        `int8` where products outside the operators were quantised.
     candidates
         For each block the share of neurons whose up projection was computed on the held-out examples.
     """
 
     graph: SparseGraph
     quality: Quality
+    quantize: Literal["none", "int8"]
     candidates: tuple[float, ...]
     notes: tuple[str, ...]
 
 
 def compare_graphs(
-    measured: Measured, choices: Mapping[str, Choice], scratch: Path, *, capped: bool, progress: Progress
+    measured: Measured,
+    choices: Mapping[str, Choice],
+    scratch: Path,
+    *,
+    capped: bool,
+    int8: bool = False,
+    progress: Progress,
 ) -> Comparison:
     """Rewrite the dense graph and compare outputs on the held-out examples.
 
@@ -66,6 +79,8 @@ def compare_graphs(
     ----------
     capped
         Whether a person's top-k may change the outputs.
+    int8
+        Whether to quantise the rest; the float graph is compared first, and the quantised one is what is returned.
 
     Raises
     ------
@@ -94,17 +109,29 @@ def compare_graphs(
                 "the model lets padding reach them."
             )
     progress.step("comparing with the dense graph")
-    quality = compare(
-        measured.session,
-        session,
-        dense.inputs,
-        dense.outputs,
-        measured.feeds(measured.held_out_examples()),
-        argmax=dense.task in _ARGMAX,
-    )
+    quality = _against_dense(measured, session)
+    notes += _notes(measured, quality, lossy=lossy)
+    kind: Literal["none", "int8"] = "none"
+    if int8:
+        progress.step("quantising the rest of the graph")
+        quantized = quantize(graph.model, scratch)
+        graph = replace(graph, model=quantized.model)
+        kind = "int8" if quantized.products else "none"
+        session = open_model(graph.model, scratch / "quantized.onnx", sparse=True)
+        progress.step("comparing with the dense graph")
+        float_error, quality = worst(quality), _against_dense(measured, session)
+        notes += _int8_notes(quantized, choices, before=float_error, after=worst(quality))
     notes += [_why_exact(choice.block) for choice in choices.values() if skipping and choice.mode == "exact"]
     candidates = candidate_shares(measured, graph, session, choices)
-    return Comparison(graph, quality, candidates, tuple(notes + _notes(measured, quality, lossy=lossy)))
+    return Comparison(graph, quality, kind, candidates, tuple(notes))
+
+
+def _against_dense(measured: Measured, session: ort.InferenceSession) -> Quality:
+    """Compare a session with the dense graph on the held-out examples."""
+    dense = measured.dense
+    feeds = measured.feeds(measured.held_out_examples())
+    argmax = dense.task in _ARGMAX
+    return compare(measured.session, session, dense.inputs, dense.outputs, feeds, argmax=argmax)
 
 
 def _why_exact(block: Block) -> str:
@@ -150,6 +177,25 @@ def _notes(measured: Measured, quality: Quality, *, lossy: bool) -> list[str]:
     elif measured.held_out == measured.examples.count:
         notes.append("There were too few examples to hold some out: the comparison is on the calibration examples.")
     return notes
+
+
+def _int8_notes(quantized: Quantized, choices: Mapping[str, Choice], *, before: float, after: float) -> Iterator[str]:
+    if not quantized.products:
+        yield "Nothing was quantised: no product with constant float32 weights is left outside the sparse operators."
+        return
+    yield (
+        f"{quantized.products} products outside the sparse operators are int8: outputs differ from the dense float32 "
+        f"graph's by up to {after:.1e} of their largest entry, without that by {before:.1e}; and they depend a little "
+        "on what a request is batched with, since ONNX Runtime gives a batch's activations one scale."
+    )
+    if quantized.kept:
+        yield f"{quantized.kept} products stay as they were: their weights are not float32 matrices."
+    exact = [choice for choice in choices.values() if choice.mode == "exact"]
+    if exact:
+        yield (
+            f"The up projections of {len(exact)} exact blocks are among them: which neurons fire is what the int8 "
+            "product says."
+        )
 
 
 def _ragged(measured: Measured) -> Iterator[Example]:

@@ -132,6 +132,7 @@ class ExportReport:
             "version": self.manifest.version,
             "task": self.manifest.task,
             "mode": self.manifest.mode,
+            "quantize": self.manifest.quantize,
             "report": str(self.report),
             "quality": quality.model_dump() if quality else None,
             "notes": list(self.manifest.notes),

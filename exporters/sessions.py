@@ -17,7 +17,7 @@ def save(model: ir.Model, path: Path) -> list[Path]:
     """Write a model, large weights beside it in `NAME.data`; return the files."""
     total = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     if total <= EXTERNAL_ABOVE:
-        ir.save(model, path)
+        ir.save(ir.external_data.load_to_model(model), path)  # else it would still name the file it was read from
         return [path]
     data = f"{path.name}.data"
     ir.save(model, path, external_data=data, size_threshold_bytes=1024)

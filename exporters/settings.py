@@ -52,6 +52,7 @@ class ExportSettings:
         the worst go back to `certified` until it is kept. None: whatever the recall costs. Modes `exact` and
         `certified` cost nothing.
     quantize
+        `int8`: the products with constant weights outside the sparse operators become int8, which changes outputs;
         `none`.
     plan
         A plan's file, which says what is done to each block; None: the mode says it.
@@ -91,8 +92,6 @@ class ExportSettings:
         _one_of("quantize", self.quantize, QUANTIZATIONS)
         if self.task is not None:
             _one_of("task", self.task, TASKS)
-        if self.quantize != "none":
-            raise ConfigurationError(f"quantize {self.quantize} is not in this version; use none")
         _at_least("version", self.version, 1)
         _at_least("top_k", self.top_k, 1)
         _at_least("batch_size", self.batch_size, 1)

@@ -80,7 +80,13 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     type=click.Path(path_type=Path),
     help="Where interrupted work is kept, to go on from; by default LAZYNEURON_CACHE, or the user's folder of caches.",
 )
-@click.option("--quantize", type=click.Choice(QUANTIZATIONS), default="none", show_default=True)
+@click.option(
+    "--quantize",
+    type=click.Choice(QUANTIZATIONS),
+    default="none",
+    show_default=True,
+    help="int8: also quantise the products outside the sparse operators, which changes outputs.",
+)
 @click.option(
     "--plan", type=click.Path(path_type=Path), help="Do what this plan says: an artifact's plan.json, edited."
 )

@@ -103,7 +103,7 @@ def test_inspect_of_a_model_without_blocks_says_so(tmp_path):
         ({"mode": "predictor"}, "mode predictor needs calibration data.*give --calibration"),
         ({"predictor_recall": 1.0}, "predictor_recall is 1.0; expected a share from 0.5 to below 1"),
         ({"predictor_rank": 0}, "predictor_rank is 0; expected a whole number of at least 1"),
-        ({"quantize": "int8"}, "quantize int8 is not in this version"),
+        ({"quantize": "int4"}, "quantize is 'int4'; expected one of none, int8"),
         ({"mode": "fast"}, "mode is 'fast'; expected one of auto, exact"),
         ({"task": "chess"}, "task is 'chess'; expected one of feature-extraction"),
         ({"max_quality_drop": 2.0}, "max_quality_drop is 2.0; expected a share"),
