@@ -108,7 +108,7 @@ def test_the_prediction_is_of_the_measured_density_and_candidates(export):
 def test_a_dense_block_is_left_as_it_is_and_said(export):
     report = export(prices={"screen": 9.0, "active": 1.5})
     (note,) = report.manifest.notes
-    assert note.startswith("1 of 2 blocks stay dense and are not counted: ")
+    assert note.startswith("full stays dense and is not counted: ")
     prediction = lazyneuron.load(report.path).predict({"x": np.ones((1, 2, WIDE), np.float32)})
     assert len(prediction.sparsity.blocks) == 1
 

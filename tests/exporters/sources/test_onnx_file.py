@@ -46,7 +46,7 @@ def test_small_external_data_moves_into_the_artifact(tmp_path):
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     report = lazyneuron.export(path, tmp_path / "m")
-    assert set(report.manifest.files) == {"model.onnx", "report.html"}
+    assert set(report.manifest.files) == {"model.onnx", "plan.json", "report.html"}
     assert report.manifest.quality.outputs[0].max_rel_error < 1e-4
 
 
