@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
 VARIANTS = {
     "ORT float32": ("ort-float32", "ort-float32-blocking"),
-    "ORT int8": ("ort-int8", "ort-int8-per-channel"),
+    "ORT int8": ("ort-int8", "ort-int8-per-channel", "ort-int8-per-channel-blocking"),
     "PyTorch float32": ("pytorch-float32", "pytorch-float32-compiled"),
     "PyTorch bfloat16": ("pytorch-bfloat16", "pytorch-bfloat16-compiled"),
     "OpenVINO float32": ("openvino-float32",),
@@ -44,10 +44,10 @@ VARIANTS = {
     "OpenVINO int8 static": ("openvino-int8-quantized",),
     "CTranslate2 float32": ("ctranslate2-float32",),
     "CTranslate2 int8": ("ctranslate2-int8",),
-    "exact": ("lazyneuron-exact",),
-    "certified": ("lazyneuron-certified",),
-    "certified, rest int8": ("lazyneuron-certified-int8",),
-    "predictor, rest int8": ("lazyneuron-predictor-int8",),
+    "exact": ("lazyneuron-exact", "lazyneuron-exact-spinning"),
+    "certified": ("lazyneuron-certified", "lazyneuron-certified-spinning"),
+    "certified, rest int8": ("lazyneuron-certified-int8", "lazyneuron-certified-int8-spinning"),
+    "predictor, rest int8": ("lazyneuron-predictor-int8", "lazyneuron-predictor-int8-spinning"),
 }
 """Row of the table -> engines, of which the fastest is kept."""
 BASE, INT8 = "ORT float32", "ORT int8"

@@ -38,10 +38,10 @@ def _onnxruntime(file: str, folder: Path, threads: int, *, spinning: bool = True
     return _fed(onnxruntime.InferenceSession(str(folder / file), options, providers=["CPUExecutionProvider"]))
 
 
-def _lazyneuron(artifact: str, folder: Path, threads: int) -> Run:
+def _lazyneuron(artifact: str, folder: Path, threads: int, *, spinning: bool = False) -> Run:
     from lazyneuron.engine.session import open_session
 
-    return _fed(open_session(folder / artifact / "model.onnx", threads=threads))
+    return _fed(open_session(folder / artifact / "model.onnx", threads=threads, spinning=spinning))
 
 
 def _fed(session: object) -> Run:
@@ -118,6 +118,7 @@ ENGINES: dict[str, Callable[[Path, int], Run]] = {
     "ort-float32-blocking": partial(_onnxruntime, "dense.onnx", spinning=False),
     "ort-int8": partial(_onnxruntime, "int8.onnx"),
     "ort-int8-per-channel": partial(_onnxruntime, "int8-per-channel.onnx"),
+    "ort-int8-per-channel-blocking": partial(_onnxruntime, "int8-per-channel.onnx", spinning=False),
     "pytorch-float32": partial(_pytorch, "float32", compiled=False),
     "pytorch-float32-compiled": partial(_pytorch, "float32", compiled=True),
     "pytorch-bfloat16": partial(_pytorch, "bfloat16", compiled=False),
@@ -129,6 +130,7 @@ ENGINES: dict[str, Callable[[Path, int], Run]] = {
     "ctranslate2-float32": partial(_ctranslate2, "float32"),
     "ctranslate2-int8": partial(_ctranslate2, "int8"),
     **{f"lazyneuron-{name}": partial(_lazyneuron, name) for name in ARTIFACTS},
+    **{f"lazyneuron-{name}-spinning": partial(_lazyneuron, name, spinning=True) for name in ARTIFACTS},
     "reference-predictor": partial(_onnxruntime, "predictable.onnx"),
 }
 

@@ -134,7 +134,9 @@ class Model:
         self._fetches = [o.name for o in manifest.outputs] + [n for pair in counts for n in pair if n is not None]
 
     @classmethod
-    def load(cls, path: str | Path, *, threads: int | None = None, verify: bool = True) -> "Model":
+    def load(
+        cls, path: str | Path, *, threads: int | None = None, verify: bool = True, spinning: bool = False
+    ) -> "Model":
         """Load a model.
 
         Parameters
@@ -145,6 +147,8 @@ class Model:
             Intra-op threads of ONNX Runtime; None: one a usable core.
         verify
             Whether to compare the files with the manifest's digests.
+        spinning
+            Whether idle threads spin, as `open_session` says: for a process that does nothing else.
 
         Raises
         ------
@@ -155,7 +159,7 @@ class Model:
         manifest = read_manifest(folder)
         if verify:
             verify_files(folder, manifest)
-        session = open_session(folder / MODEL_FILE, threads=threads)
+        session = open_session(folder / MODEL_FILE, threads=threads, spinning=spinning)
         return cls(manifest, session, TextEncoder.load(folder, manifest))
 
     @property
