@@ -93,8 +93,9 @@ void project_down(const KernelSet& kernels, const DownProjection& down, const Ke
     const std::size_t neurons = down.layout.neurons(), kept = neurons_kept(lists);
     // A row costs something even with no neuron.
     const bool serial = (kept + lists.rows) * down.layout.columns() < kSerialMultiplyAdds;
-    // Most neurons will be wanted, and not all of them can be in the level 2 cache already.
-    const bool fetch_panels = kept >= neurons && down.layout.bytes() > kPanelBytes;
+    // Most neurons will be wanted, by rows that leave gaps, and not all can be in the level 2 cache already.
+    const bool fetch_panels =
+        kept >= neurons && 2 * kept < lists.rows * neurons && down.layout.bytes() > kPanelBytes;
     // A zero times an infinity would be a NaN where the list has nothing, so such weights have lists only.
     const bool dense = down.finite && std::any_of(lists.counts, lists.counts + lists.rows,
                                                   [=](std::int32_t n) { return is_dense(n, neurons); });

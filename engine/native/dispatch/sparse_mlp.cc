@@ -103,7 +103,8 @@ class Block {
             for (std::size_t block = begin; block < end; ++block) {
                 screen_block(block);
                 const std::size_t found = list_parts(block);
-                if (live_ < kFewestRowsToFetch && found >= neurons_of(block)) fetch_block(t_.up, block);
+                if (live_ > 1 && live_ < kFewestRowsToFetch && found >= neurons_of(block))
+                    fetch_block(t_.up, block);
                 ProjectArguments a = project_arguments(t_.up, t_.up_bias, block, 0);
                 a.index = w_.part_candidate + part(block, 0);
                 a.value = w_.part_value + part(block, 0);
@@ -242,7 +243,7 @@ class Block {
         for (std::size_t i = 0; i < live_; ++i)
             found += static_cast<std::size_t>(std::max(w_.found[row(i)], 0));
         const std::size_t tiles = divide_up(live_, kRowsPerTile), tasks = tiles * s_.blocks;
-        const bool serial = found * t_.depth < kSerialMultiplyAdds, most = found >= s_.neurons;
+        const bool serial = found * t_.depth < kSerialMultiplyAdds, most = live_ > 1 && found >= s_.neurons;
         for_chunks(parallel_, tasks, serial ? std::max<std::size_t>(tasks, 1) : 1,
                    [&, this](std::size_t begin, std::size_t end) {
                        for (std::size_t task = begin; task < end; ++task) {
