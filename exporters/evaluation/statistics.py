@@ -194,6 +194,8 @@ def measure(name: str, groups: Groups, *, same: bool, seed: int = 0) -> Measured
 
 
 def _ends(values: _Floats) -> tuple[float, float]:
+    if not np.isfinite(values).all():
+        return float(values.min()), float(values.max())
     low, high = np.quantile(values, [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
     return float(low), float(high)
 
