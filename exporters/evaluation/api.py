@@ -11,9 +11,10 @@ from lazyneuron.engine.session import open_session, usable_cores
 from lazyneuron.engine.text import TextEncoder
 from lazyneuron.exporters.bench.timing import clock_for
 from lazyneuron.exporters.bench.undo import dense_model, left_out
-from lazyneuron.exporters.evaluation.labelled import read_labelled
+from lazyneuron.exporters.evaluation.corruptions import Corruption, corruptions_for
+from lazyneuron.exporters.evaluation.labelled import LabelledSet, read_labelled
 from lazyneuron.exporters.evaluation.readings import Reading, reading_for
-from lazyneuron.exporters.evaluation.report import EvaluationReport
+from lazyneuron.exporters.evaluation.report import CorruptedCase, EvaluationReport
 from lazyneuron.exporters.evaluation.running import NEIGHBOURS, Graphs, Outcome, run_both
 from lazyneuron.exporters.evaluation.speed import time_both
 from lazyneuron.exporters.evaluation.statistics import Measured
@@ -32,6 +33,7 @@ def evaluate(
     model: str | Path,
     data: str | Path,
     *,
+    corruptions: bool = False,
     max_quality_drop: float = MAX_QUALITY_DROP,
     threads: int | None = None,
     seconds: float = 1.0,
@@ -51,6 +53,9 @@ def evaluate(
         JSON Lines or `.npz` in the calibration format, with an optional `"label"` for each example: a class' number or
         name, a list of them for many labels or one a token, numbers for a regression. Language models are judged by
         the texts themselves.
+    corruptions
+        Whether to compare both graphs on corrupted data, too: images under Gaussian, impulse and shot noise, texts with
+        typos and without some of their tokens, each in three amounts. The data is gone through once for each.
     max_quality_drop
         The greatest loss that the verdict allows: a difference of shares (accuracy, agreement), or of perplexities and
         squared errors a share.
@@ -81,6 +86,7 @@ def evaluate(
     dense = dense_model(folder, manifest)
     rows = read_labelled(Path(data), dense)
     reading, notes = reading_for(dense, labelled=rows.labelled)
+    planned, lacking = corruptions_for(dense, rows, reading) if corruptions else ([], [])
     with tempfile.TemporaryDirectory(prefix="lazyneuron-") as scratch:
         progress.step("making the dense graph")
         files = save(dense.model, Path(scratch) / "dense.onnx")
@@ -92,6 +98,7 @@ def evaluate(
         )
         progress.step("comparing", rows.count)
         outcome = run_both(graphs, rows.read(), reading, progress)
+        corrupted = [_corrupted(graphs, rows, corruption, reading, progress) for corruption in planned]
         progress.step("timing")
         speed = time_both(
             graphs, lambda: (row.example for row in rows.read()), seconds=seconds, clock=clock_for(threads)
@@ -117,9 +124,19 @@ def evaluate(
         sparse_bytes=sum(digest.bytes for name, digest in manifest.files.items() if name.startswith(MODEL_FILE)),
         max_quality_drop=max_quality_drop,
         verdict=judge(metrics[0], speed, limit=max_quality_drop, examples=outcome.examples),
-        corruptions=(),
-        notes=(*notes, *left_out(manifest), *_notes(outcome, rows.count)),
+        corruptions=tuple(corrupted),
+        notes=(*notes, *lacking, *left_out(manifest), *_notes(outcome, rows.count)),
     )
+
+
+def _corrupted(
+    graphs: Graphs, rows: LabelledSet, corruption: Corruption, reading: Reading, progress: Progress
+) -> CorruptedCase:
+    progress.step(f"comparing under {corruption.kind}, {corruption.amount}", rows.count)
+    changed = (corruption.apply(row, place) for place, row in enumerate(rows.read()))
+    outcome = run_both(graphs, changed, reading, progress)
+    metrics = _metrics(outcome, reading)
+    return CorruptedCase(corruption.kind, corruption.amount, metrics, outcome.sparsity.density)
 
 
 def _metrics(outcome: Outcome, reading: Reading) -> tuple[Measured, ...]:

@@ -20,7 +20,7 @@ from lazyneuron.exporters.evaluation.scoring import (
 from lazyneuron.exporters.examples import Array
 from lazyneuron.exporters.sources import DenseModel
 
-__all__ = ["IGNORED", "Classes", "Reading", "TokenClasses", "read_output", "reading_for"]
+__all__ = ["IGNORED", "Classes", "Reading", "TokenClasses", "read_output", "reading_for", "special_tokens"]
 
 IGNORED = -100
 """The label of a token that is not judged, as PyTorch has it."""
@@ -293,8 +293,17 @@ def _masked(dense: DenseModel, ids: InputSpec) -> MaskedTokens | None:
     mask = tokenizer.token_to_id(dense.tokenizer.mask_token)
     if mask is None:
         return None
-    special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    return MaskedTokens(ids.name, _mask(dense.inputs, ids), mask, frozenset(special))
+    return MaskedTokens(ids.name, _mask(dense.inputs, ids), mask, special_tokens(dense))
+
+
+def special_tokens(dense: DenseModel) -> frozenset[int]:
+    """Return the tokens that stand for no text, such as `[CLS]`."""
+    if dense.tokenizer is None:
+        return frozenset()
+    from tokenizers import Tokenizer
+
+    added = Tokenizer.from_str(dense.tokenizer.content).get_added_tokens_decoder()
+    return frozenset(i for i, token in added.items() if token.special)
 
 
 def _class(label: object, classes: int, labels: tuple[str, ...] | None, where: str) -> int:

@@ -19,6 +19,11 @@ __all__ = ["command"]
     help='JSON Lines or .npz in the calibration format, with a "label" in each line where there are labels.',
 )
 @click.option(
+    "--corruptions",
+    is_flag=True,
+    help="Compare on corrupted data, too: images with noise, texts with typos or without some tokens (slow).",
+)
+@click.option(
     "--max-quality-drop",
     type=click.FloatRange(0, 1),
     default=0.01,
