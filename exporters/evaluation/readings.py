@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.artifact import BATCH_AXIS, InputSpec, OutputSpec
+from lazyneuron.engine.artifact import InputSpec, OutputSpec
 from lazyneuron.engine.errors import CalibrationError
 from lazyneuron.engine.heads.embedding import embed
 from lazyneuron.exporters.evaluation.labelled import Row
@@ -238,16 +238,26 @@ class Likeness:
         return score_errors(dense, sparse, argmax=self.argmax)
 
 
-def read_output(outputs: tuple[OutputSpec, ...]) -> OutputSpec:
-    """Return the output that is judged: `logits` where there is one of that name, or the first."""
-    return next((spec for spec in outputs if spec.name == "logits"), outputs[0])
+def read_output(inputs: tuple[InputSpec, ...], outputs: tuple[OutputSpec, ...]) -> OutputSpec:
+    """Return the output that is judged: `logits` where there is one of that name, or the first, of those with a batch.
+
+    Raises
+    ------
+    CalibrationError
+        If no output begins with the inputs' batch axis.
+    """
+    own = [spec for spec in outputs if spec.shape[:1] == inputs[0].shape[:1]]
+    if not own:
+        shapes = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+        raise CalibrationError(f"the model's outputs ({shapes}) have no row for each example; expected one that has")
+    return next((spec for spec in own if spec.name == "logits"), own[0])
 
 
 def reading_for(dense: DenseModel, *, labelled: bool) -> tuple[Reading, list[str]]:
     """Return what examples are judged by, and what a person should know of it, in sentences."""
-    spec, task = read_output(dense.outputs), dense.task
+    spec, task = read_output(dense.inputs, dense.outputs), dense.task
     size = spec.shape[-1] if spec.shape else 0
-    flat = len(spec.shape) == 2 and spec.shape[0] == BATCH_AXIS and isinstance(size, int)
+    flat = len(spec.shape) == 2 and isinstance(size, int)
     # Who exports a function or an ONNX file need not say what it is for; labels do.
     unsaid = task == "feature-extraction" and dense.source.kind != "hugging_face"
     if labelled and flat and isinstance(size, int) and (task in _CLASSIFIERS or unsaid):
@@ -266,7 +276,7 @@ def reading_for(dense: DenseModel, *, labelled: bool) -> tuple[Reading, list[str
         notes.append("The model's mask token is not known, so only the agreement of its outputs is looked at.")
     if task in _EMBEDDERS and len(spec.shape) >= 2 and spec.dtype.startswith("float"):
         return Embeddings(), notes
-    argmax = len(spec.shape) > 1 and spec.dtype.startswith("float") and dense.problem not in {"regression"}
+    argmax = len(spec.shape) > 1 and spec.dtype.startswith("float") and dense.problem in {None, "single_label"}
     unlabelled = task in _CLASSIFIERS | {"token-classification"} and not labelled
     if unlabelled:
         notes.append("The data has no labels: it is told how often both graphs agree, not how often they are right.")

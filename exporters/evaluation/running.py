@@ -151,7 +151,7 @@ def run_both(graphs: Graphs, rows: Iterable[Row], reading: Reading, progress: Pr
     CalibrationError
         If an example or its label does not fit the model, or nothing is left to judge.
     """
-    spec = read_output(graphs.outputs)
+    spec = read_output(graphs.inputs, graphs.outputs)
     place = graphs.outputs.index(spec)
     tallies = [Tally(output, argmax=False) for output in graphs.outputs]
     groups, vectors = Groups(), _Vectors()

@@ -251,6 +251,26 @@ def test_wrong_settings(tmp_path, data, options, message):
         run(exact(tmp_path), data, **options)
 
 
+def test_a_model_that_is_fixed_to_a_batch(tmp_path):
+    folder = write_vector_model(tmp_path)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for spec in manifest["inputs"] + manifest["outputs"]:
+        spec["shape"][0] = 4
+    change_manifest(folder, inputs=manifest["inputs"], outputs=manifest["outputs"], budget_input=None)
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(10, 16)).astype(np.float32), label=[0] * 10)
+    report = run(folder, tmp_path / "data.npz")
+    assert (report.examples, [case.batch for case in report.speed]) == (8, [4])
+    assert "The last 2 examples were left out: the model is fixed to a number of them at once." in report.notes
+
+
+def test_a_model_without_a_row_for_each_example(tmp_path, data):
+    folder = exact(tmp_path)
+    outputs = [{"name": "logits", "dtype": "float32", "shape": [3]}]
+    change_manifest(folder, outputs=outputs)
+    with pytest.raises(CalibrationError, match=r"outputs \(logits \[3\]\) have no row for each example"):
+        run(folder, data)
+
+
 def test_examples_are_not_held(tmp_path, data, monkeypatch):
     """Sums have a bound: of 120 examples in at most 8 groups the figures are those of all."""
     whole = run(capped(tmp_path), data)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -50,3 +52,14 @@ def test_wrong_usage_and_failures(capsys, tmp_path, data, args, status, message)
     assert (got, out) == (status, "")
     assert message in " ".join(err.replace("│", " ").split())
     assert "Traceback" not in err
+
+
+def test_a_serving_install_says_what_to_install():
+    code = (
+        "import sys\n"
+        "for name in ('onnx', 'onnx_ir', 'onnxscript', 'torch'):\n    sys.modules[name] = None\n"
+        "from lazyneuron.cli import main\nmain(['evaluate', 'models/m', '--data', 'data.jsonl'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: measuring needs onnx")
