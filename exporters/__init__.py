@@ -9,25 +9,31 @@ if TYPE_CHECKING:
     from lazyneuron.exporters.api import export, inspect
     from lazyneuron.exporters.bench.artifact import bench_artifact
     from lazyneuron.exporters.bench.operators import bench_operators
+    from lazyneuron.exporters.evaluation.api import evaluate
+    from lazyneuron.exporters.evaluation.report import EvaluationReport
     from lazyneuron.exporters.reports import ExportReport, SparsityReport
     from lazyneuron.exporters.settings import ExportSettings
 
 __all__ = [
+    "EvaluationReport",
     "ExportReport",
     "ExportSettings",
     "SparsityReport",
     "bench_artifact",
     "bench_operators",
+    "evaluate",
     "export",
     "inspect",
 ]
 
 _HOMES = {
+    "EvaluationReport": "evaluation.report",
     "ExportReport": "reports",
     "ExportSettings": "settings",
     "SparsityReport": "reports",
     "bench_artifact": "bench.artifact",
     "bench_operators": "bench.operators",
+    "evaluate": "evaluation.api",
     "export": "api",
     "inspect": "api",
 }
@@ -44,5 +50,5 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 (a module's attributes have a
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in _EXTRA:
             raise
-        work = "measuring" if name.startswith("bench_") else "exporting"
+        work = "measuring" if name.startswith(("bench_", "evaluate")) else "exporting"
         raise ConfigurationError(f"{work} needs {error.name}: pip install 'lazyneuron[export]'") from error

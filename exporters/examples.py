@@ -16,7 +16,17 @@ from lazyneuron.engine.origins import image_content
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.targets import DECODER, encode_target
 
-__all__ = ["Array", "Example", "ExampleSet", "random_example", "random_examples", "read_examples"]
+__all__ = [
+    "ENCODING",
+    "Array",
+    "Example",
+    "ExampleSet",
+    "document_encoder",
+    "parse_line",
+    "random_example",
+    "random_examples",
+    "read_examples",
+]
 
 Array = NDArray[np.generic]
 Example = dict[str, Array]
@@ -27,7 +37,8 @@ _Encoder = Callable[[str, str], Example]
 
 _OPTIONAL = {"mask", "token_types"}
 _RANDOM_EXAMPLES = 64
-_ENCODING = "utf-8-sig"  # with or without a byte order mark
+ENCODING = "utf-8-sig"
+"""Of JSON Lines: UTF-8, with or without a byte order mark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,38 +136,63 @@ def _read_npz(path: Path, dense: DenseModel) -> ExampleSet:
 
 def _read_lines(path: Path, dense: DenseModel) -> ExampleSet:
     try:
-        with path.open(encoding=_ENCODING) as file:
+        with path.open(encoding=ENCODING) as file:
             count = sum(1 for line in file if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path}: not readable as text ({error}); expected JSON Lines or .npz") from error
     if count == 0:
         raise CalibrationError(f"{path}: it holds no examples")
-    encode, pixels = _text_encoder(dense), _image_encoder(dense, path.parent)
+    encode = document_encoder(dense, path.parent)
 
     def read() -> Iterator[Example]:
-        with path.open(encoding=_ENCODING) as file:
+        with path.open(encoding=ENCODING) as file:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    yield _example(line, dense, encode, pixels, f"{path}: line {number}")
+                    where = f"{path}: line {number}"
+                    yield encode(parse_line(line, where), where)
 
     return ExampleSet(count, path.name, read)
 
 
-def _example(line: str, dense: DenseModel, encode: _Encoder, pixels: _Encoder, where: str) -> Example:
+def parse_line(line: str, where: str) -> object:
+    """Return the JSON document in a line.
+
+    Raises
+    ------
+    CalibrationError
+        If it is none; `where` says which line it is.
+    """
     try:
-        document = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         raise CalibrationError(f"{where}: not JSON ({error})") from error
-    if isinstance(document, dict) and isinstance(document.get("text"), str):
-        target = encode_target(dense, document.get("target"), where)
-        return _checked(encode(document["text"], where) | target, dense, where)
-    if isinstance(document, dict) and isinstance(document.get("image"), str):
-        return _checked(pixels(document["image"], where), dense, where)
-    if isinstance(document, dict) and isinstance(document.get("inputs"), dict):
-        return _checked(document["inputs"], dense, where)
-    got = f"keys {sorted(document)}" if isinstance(document, dict) else type(document).__name__
-    expected = '{"text": "…"}, {"image": "FILE"} or {"inputs": {name: list}}'
-    raise CalibrationError(f"{where}: got {got}; expected {expected}")
+
+
+def document_encoder(dense: DenseModel, folder: Path) -> Callable[[object, str], Example]:
+    """Return what makes an example of a line's document; its second argument says where that stands.
+
+    Parameters
+    ----------
+    dense
+        The model, with its tokenizer or image preprocessor.
+    folder
+        Where the names of image files start from.
+    """
+    encode, pixels = _text_encoder(dense), _image_encoder(dense, folder)
+
+    def example(document: object, where: str) -> Example:
+        if isinstance(document, dict) and isinstance(document.get("text"), str):
+            target = encode_target(dense, document.get("target"), where)
+            return _checked(encode(document["text"], where) | target, dense, where)
+        if isinstance(document, dict) and isinstance(document.get("image"), str):
+            return _checked(pixels(document["image"], where), dense, where)
+        if isinstance(document, dict) and isinstance(document.get("inputs"), dict):
+            return _checked(document["inputs"], dense, where)
+        got = f"keys {sorted(document)}" if isinstance(document, dict) else type(document).__name__
+        expected = '{"text": "…"}, {"image": "FILE"} or {"inputs": {name: list}}'
+        raise CalibrationError(f"{where}: got {got}; expected {expected}")
+
+    return example
 
 
 def _image_encoder(dense: DenseModel, folder: Path) -> _Encoder:

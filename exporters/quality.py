@@ -11,7 +11,7 @@ from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.masks import real_rows
 
-__all__ = ["compare", "drop", "worst"]
+__all__ = ["Tally", "compare", "drop", "real_part", "worst"]
 
 
 def compare(
@@ -30,13 +30,13 @@ def compare(
     argmax
         Whether the largest entry of the last axis has a meaning, as in logits.
     """
-    tallies = [_Tally(spec, argmax=argmax) for spec in outputs]
+    tallies = [Tally(spec, argmax=argmax) for spec in outputs]
     names = [spec.name for spec in outputs]
     examples = 0
     for feed in feeds:
         examples += len(next(iter(feed.values())))
         for tally, a, b in zip(tallies, dense.run(names, feed), sparse.run(names, feed), strict=True):
-            real = _real(inputs, tally.spec, feed)
+            real = real_part(inputs, tally.spec, feed)
             tally.add(a if real is None else a[real], b if real is None else b[real])
     return Quality(examples=examples, outputs=tuple(tally.agreement() for tally in tallies))
 
@@ -59,7 +59,7 @@ def drop(quality: Quality) -> float:
     return max(losses)
 
 
-def _real(inputs: Sequence[InputSpec], spec: OutputSpec, feed: Feed) -> NDArray[np.bool_] | None:
+def real_part(inputs: Sequence[InputSpec], spec: OutputSpec, feed: Feed) -> NDArray[np.bool_] | None:
     """Return which rows of an output are real, where a mask has the axes that the output begins with."""
     for rank in range(len(spec.shape), 0, -1):
         real = real_rows(inputs, spec.shape[:rank], feed)
@@ -68,8 +68,16 @@ def _real(inputs: Sequence[InputSpec], spec: OutputSpec, feed: Feed) -> NDArray[
     return None
 
 
-class _Tally:
-    """Adds up how two versions of an output differ."""
+class Tally:
+    """Adds up how two versions of an output differ.
+
+    Parameters
+    ----------
+    spec
+        The output.
+    argmax
+        Whether its largest entry has a meaning, as in logits.
+    """
 
     def __init__(self, spec: OutputSpec, *, argmax: bool) -> None:
         self.spec = spec
@@ -79,6 +87,7 @@ class _Tally:
         self._rows = self._same = 0
 
     def add(self, dense: NDArray[np.generic], sparse: NDArray[np.generic]) -> None:
+        """Add the same rows of both."""
         if dense.size == 0:
             return
         if dense.shape != sparse.shape:
@@ -102,6 +111,7 @@ class _Tally:
             self._same += int(same.sum())
 
     def agreement(self) -> OutputAgreement:
+        """Return the figures over all that was added."""
         relative = self._error / self._largest if self._largest else self._error
         rms = self._squared_error / self._squares if self._squares else self._squared_error
         return OutputAgreement(

@@ -2,6 +2,8 @@
 
 export, inspect
     A checkpoint -> an artifact; how sparse a checkpoint is. They need the extra `lazyneuron[export]`.
+evaluate
+    An artifact against its dense graph on labelled data: what it loses and saves. It needs `lazyneuron[export]`, too.
 load
     An artifact -> a `Model`, whose `predict` runs in this process.
 Client
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from lazyneuron.engine.errors import LazyneuronError
     from lazyneuron.engine.model import Model, Prediction
     from lazyneuron.engine.session import operator_library
-    from lazyneuron.exporters import export, inspect
+    from lazyneuron.exporters import evaluate, export, inspect
 
     load = Model.load
 
@@ -30,6 +32,7 @@ __all__ = [
     "Prediction",
     "Sparsity",
     "__version__",
+    "evaluate",
     "export",
     "inspect",
     "load",
@@ -44,6 +47,7 @@ _HOMES = {
     "Model": "lazyneuron.engine.model",
     "Prediction": "lazyneuron.engine.model",
     "Sparsity": "lazyneuron.engine.accounting",
+    "evaluate": "lazyneuron.exporters",
     "export": "lazyneuron.exporters",
     "inspect": "lazyneuron.exporters",
     "operator_library": "lazyneuron.engine.session",

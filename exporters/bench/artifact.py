@@ -24,11 +24,10 @@ from lazyneuron.exporters.bench.inputs import Inputs, default_shapes, shape_feed
 from lazyneuron.exporters.bench.int8 import quantize
 from lazyneuron.exporters.bench.prediction import predicted_saving
 from lazyneuron.exporters.bench.timing import Timing, clock_for, ratio, time_in_turns
-from lazyneuron.exporters.bench.undo import dense_graph, left_out
+from lazyneuron.exporters.bench.undo import dense_model, left_out
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.sources import DenseModel
-from lazyneuron.exporters.sources.dense import Tokenizer
 
 __all__ = ["RIVALS", "ArtifactBench", "BenchCase", "bench_artifact"]
 
@@ -175,7 +174,7 @@ def bench_artifact(
     verify_files(folder, manifest)
     ours = open_session(folder / MODEL_FILE, threads=threads)
     model = Model(manifest, ours, TextEncoder.load(folder, manifest))
-    dense = _dense_model(folder, manifest)
+    dense = dense_model(folder, manifest)
     costs = _costs(threads)
     shapes = default_shapes(dense, batches, lengths)
     inputs = shape_feeds(dense, model, shapes, calibration)
@@ -212,23 +211,6 @@ def _check(batches: Sequence[int], lengths: Sequence[int], threads: int, against
             raise ConfigurationError(f"{what} is {wrong[0]}; expected a whole number of at least 1")
     if unknown := [name for name in against if name not in RIVALS]:
         raise ConfigurationError(f"against is {unknown[0]!r}; expected some of {', '.join(RIVALS)}")
-
-
-def _dense_model(folder: Path, manifest: Manifest) -> DenseModel:
-    tokenizer = None
-    if manifest.tokenizer is not None:
-        content = (folder / manifest.tokenizer.file).read_text(encoding="utf-8")
-        tokenizer = Tokenizer(content, manifest.tokenizer.max_length)
-    return DenseModel(
-        model=dense_graph(folder, manifest),
-        source=manifest.source,
-        inputs=manifest.inputs,
-        outputs=manifest.outputs,
-        task=manifest.task,
-        max_lengths=manifest.max_lengths,
-        tokenizer=tokenizer,
-        labels=manifest.labels,
-    )
 
 
 def _rivals(dense: DenseModel, scratch: Path, *, int8: bool, progress: Progress) -> dict[str, Path]:

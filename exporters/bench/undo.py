@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from lazyneuron.engine.artifact import MODEL_FILE, Manifest
 from lazyneuron.engine.errors import ArtifactError
 from lazyneuron.exporters.build import Builder, const, initializer
+from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 
-__all__ = ["dense_graph", "left_out"]
+__all__ = ["dense_graph", "dense_model", "left_out"]
 
 _DOMAIN = "lazyneuron"
 _DOWN_INPUTS = ("pre", "down", "up_bias", "down_bias", "budget", "down_scale")
@@ -55,6 +56,32 @@ def dense_graph(folder: Path, manifest: Manifest) -> ir.Model:
     _drop_input(graph, manifest.budget_input)
     model.opset_imports.pop(_DOMAIN, None)
     return model
+
+
+def dense_model(folder: Path, manifest: Manifest) -> DenseModel:
+    """Return the dense graph of the artifact in `folder`, with what its manifest knows of it.
+
+    Raises
+    ------
+    ArtifactError
+        If the graph cannot be read, or an operator in it has weights that are no constants.
+    """
+    tokenizer, spec = None, manifest.tokenizer
+    if spec is not None:
+        content = (folder / spec.file).read_text(encoding="utf-8")
+        tokenizer = Tokenizer(content, spec.max_length, spec.truncate, spec.mask_token, spec.decoder_start)
+    return DenseModel(
+        model=dense_graph(folder, manifest),
+        source=manifest.source,
+        inputs=manifest.inputs,
+        outputs=manifest.outputs,
+        task=manifest.task,
+        max_lengths=manifest.max_lengths,
+        tokenizer=tokenizer,
+        labels=manifest.labels,
+        image=manifest.image,
+        problem=manifest.problem,
+    )
 
 
 def left_out(manifest: Manifest) -> list[str]:
