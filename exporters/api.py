@@ -22,9 +22,9 @@ from lazyneuron.engine.artifact import (
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
 from lazyneuron.exporters.admission import admit
 from lazyneuron.exporters.blocks import Ledger
-from lazyneuron.exporters.calibration import density
+from lazyneuron.exporters.candidates import certified_choices, screened
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
-from lazyneuron.exporters.measure import Measured, measure, open_checkpoint
+from lazyneuron.exporters.measure import Measured, count_held_out, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
 from lazyneuron.exporters.plan import Choice, block_plan
 from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
@@ -76,10 +76,15 @@ def inspect(
             settings.calibration,
             scratch=Path(scratch),
             size=batch_size,
-            hold_out=False,
+            hold_out=True,
             progress=progress,
         )
-    return _sparsity(str(checkpoint), measured)
+        held_out = count_held_out(measured, progress)
+        # The screen is fitted before the held-out rows are counted, too.
+        candidates = screened(measured, certified_choices(measured), Path(scratch), progress)
+    for counts, more in zip(measured.counts, held_out, strict=True):
+        counts.merge(more)
+    return _sparsity(str(checkpoint), measured, candidates)
 
 
 def export(
@@ -142,7 +147,7 @@ def export(
         plan = plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
-        manifest = _write(made)
+        manifest, sparsity = _write(made)
         shutil.rmtree(scratch)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity, plan)
@@ -190,7 +195,7 @@ class _Made:
     sparsity: SparsityReport
 
 
-def _write(made: _Made) -> Manifest:
+def _write(made: _Made) -> tuple[Manifest, SparsityReport]:
     """Fill the folder; the manifest comes last, with the other files' digests."""
     folder, dense = made.folder, made.measured.dense
     files = save(made.comparison.graph.model, folder / MODEL_FILE)
@@ -202,10 +207,11 @@ def _write(made: _Made) -> Manifest:
     plan.write_text(made.plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
     files.append(plan)
     manifest = _manifest(made, files)
-    page = write_page(folder / "report.html", manifest, made.sparsity, made.plan)
+    sparsity = _with_candidates(made.sparsity, made.plan, manifest)
+    page = write_page(folder / "report.html", manifest, sparsity, made.plan)
     manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest
+    return manifest, sparsity
 
 
 def _manifest(made: _Made, files: list[Path]) -> Manifest:
@@ -281,14 +287,23 @@ def _validate(folder: Path) -> None:
     Model.load(folder, verify=False)
 
 
-def _sparsity(checkpoint: str, measured: Measured) -> SparsityReport:
-    blocks = zip(measured.ledger.blocks.values(), measured.counts, strict=True)
+def _sparsity(checkpoint: str, measured: Measured, candidates: Mapping[str, float] | None = None) -> SparsityReport:
+    blocks = zip(measured.ledger.blocks.items(), measured.counts, strict=True)
     return SparsityReport(
         checkpoint=checkpoint,
-        blocks=tuple(BlockSparsity.of(block, density(counts), counts.histogram) for block, counts in blocks),
+        blocks=tuple(BlockSparsity.of(block, counts, (candidates or {}).get(key)) for (key, block), counts in blocks),
         skipped=tuple(measured.ledger.skipped.values()),
         calibration=measured.calibration,
     )
+
+
+def _with_candidates(sparsity: SparsityReport, plan: Plan, manifest: Manifest) -> SparsityReport:
+    """Add the certified screen's candidates, where it was weighed or is what was chosen."""
+    known = {block.name: block.candidates for block in manifest.blocks if block.mode == "certified"}
+    weighed = ((block.name, other) for block in plan.blocks for other in block.alternatives)
+    known |= {name: other.candidates for name, other in weighed if other.mode == "certified"}
+    blocks = tuple(replace(block, candidates=known.get(block.name)) for block in sparsity.blocks)
+    return replace(sparsity, blocks=blocks)
 
 
 def _require_blocks(checkpoint: str, ledger: Ledger) -> None:

@@ -13,13 +13,11 @@ from lazyneuron.engine.cost import CostModel, Mode, Work
 from lazyneuron.engine.cost_files import Costs, load_costs
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.exporters.blocks import Block
-from lazyneuron.exporters.comparison import candidate_shares
+from lazyneuron.exporters.candidates import screened
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice, choose
 from lazyneuron.exporters.plan_file import Alternative, BlockMode, Plan, PlannedBlock, read_plan
 from lazyneuron.exporters.progress import Progress
-from lazyneuron.exporters.rewrite import rewrite
-from lazyneuron.exporters.sessions import open_model
 from lazyneuron.exporters.settings import ExportSettings
 from lazyneuron.exporters.whole_model import whole_model
 
@@ -101,7 +99,8 @@ def _cheapest(
     measured: Measured, settings: ExportSettings, costs: Costs, scratch: Path, progress: Progress
 ) -> tuple[dict[str, Choice], Plan]:
     by_mode = {mode: _choices(measured, settings, mode) for mode in _WEIGHED}
-    shares = _candidates(measured, by_mode["certified"], scratch, progress)
+    certified = {key: choice for key, choice in by_mode["certified"].items() if choice.mode == "certified"}
+    shares = screened(measured, certified, scratch, progress)
     progress.step("weighing the alternatives")
     offers = {}
     for key in measured.ledger.blocks:
@@ -134,19 +133,6 @@ def _choices(measured: Measured, settings: ExportSettings, mode: str) -> dict[st
     blocks = list(measured.ledger.blocks.values())
     chosen = choose(blocks, measured.counts, replace(settings, mode=mode, plan=None))
     return dict(zip(measured.ledger.blocks, chosen, strict=True))
-
-
-def _candidates(
-    measured: Measured, choices: Mapping[str, Choice], scratch: Path, progress: Progress
-) -> dict[str, float]:
-    """Run the blocks that can be certified over the held-out examples; return the shares of their candidates."""
-    certified = {key: choice for key, choice in choices.items() if choice.mode == "certified"}
-    if not certified:
-        return {}
-    progress.step("counting the certified screen's candidates")
-    graph = rewrite(measured.dense.model, measured.dense.inputs, certified, use_masks=True)
-    session = open_model(graph.model, scratch / "candidates.onnx", sparse=True)
-    return dict(zip(certified, candidate_shares(measured, graph, session, certified), strict=True))
 
 
 def _left_dense(found: Mapping[BlockMode, Choice]) -> Choice:
