@@ -28,7 +28,8 @@ from lazyneuron.exporters.measure import Measured, count_held_out, measure, open
 from lazyneuron.exporters.page import write_page
 from lazyneuron.exporters.plan import Choice, block_plan
 from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
-from lazyneuron.exporters.planner import make_plan
+from lazyneuron.exporters.planner import make_plan, with_whole_model
+from lazyneuron.exporters.predicted import Offers, may_predict, offer_predictors
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
 from lazyneuron.exporters.sessions import save
@@ -125,6 +126,7 @@ def export(
     progress = progress or Silent()
     dense, ledger = open_checkpoint(str(checkpoint), settings.task, progress)
     _require_blocks(str(checkpoint), ledger)
+    rows = may_predict(settings)
     with staged(output, version) as folder, write_errors(output):
         scratch = folder / "scratch"
         scratch.mkdir()
@@ -136,15 +138,16 @@ def export(
             size=settings.batch_size,
             hold_out=True,
             progress=progress,
-            rows=settings.mode == "predictor",
+            rows=rows,
         )
         sparsity = _sparsity(str(checkpoint), measured)
         planned, plan = make_plan(measured, settings, scratch, progress)
-        choices: Mapping[str, Choice] = {key: choice for key, choice in planned.items() if choice.mode != "dense"}
-        if not choices:
+        if all(choice.mode == "dense" for choice in planned.values()):
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
-        choices, comparison = _compared(choices, measured, settings, scratch, progress)
-        plan = plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
+        offers = offer_predictors(planned, plan, measured, settings, progress)
+        choices, comparison = _compared(planned, offers, measured, settings, scratch, progress)
+        plan = offers.plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
+        plan = with_whole_model(measured, plan, settings, scratch, progress)
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
         manifest, sparsity = _write(made)
@@ -154,25 +157,24 @@ def export(
 
 
 def _compared(
-    choices: Mapping[str, Choice], measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+    planned: Mapping[str, Choice],
+    offers: Offers,
+    measured: Measured,
+    settings: ExportSettings,
+    scratch: Path,
+    progress: Progress,
 ) -> tuple[Mapping[str, Choice], Comparison]:
-    """Measure what the choices give; in mode `predictor`, admit predictors in their place."""
+    """Measure what the choices give, with as many of the predictors that they are offered as may be admitted."""
     compare = partial(
         compare_graphs,
         measured,
         scratch=scratch,
-        capped=_capped(choices),
+        capped=_capped(planned),
         int8=settings.quantize == "int8",
         progress=progress,
     )
-    if settings.mode != "predictor":
-        return choices, compare(choices)
-    from lazyneuron.exporters.predictors import train_predictors  # it brings torch
-
-    predictors = dict(zip(measured.ledger.blocks, train_predictors(measured, settings, progress), strict=True))
-    offered = [predictors[key] for key in choices]
-    admitted, comparison, notes = admit(choices, offered, settings.max_quality_drop, compare)
-    return admitted, replace(comparison, notes=comparison.notes + notes)
+    chosen, comparison, notes = admit(planned, offers.predictors, settings.max_quality_drop, compare)
+    return chosen, replace(comparison, notes=comparison.notes + offers.notes + notes)
 
 
 def _mode(choices: Mapping[str, Choice]) -> Literal["exact", "certified", "predictor"]:

@@ -47,7 +47,8 @@ def test_inspect_prints_one_document(capsys, checkpoint):
 
 
 def test_inspect_tells_programs_everything(capsys, checkpoint, tmp_path):
-    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).standard_normal((40, 6, graphs.D)).astype(np.float32))
+    x = np.random.default_rng(0).standard_normal((40, 6, graphs.D)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
     command = ["inspect", str(checkpoint), "--calibration", str(tmp_path / "data.npz")]
     status, out, err = run(capsys, *command, "--json", "--plot", str(tmp_path / "p.png"))
     assert status == 0, err
@@ -64,7 +65,9 @@ def test_inspect_tells_programs_everything(capsys, checkpoint, tmp_path):
     assert (block["rows"], by_rows) == (240, pytest.approx(block["density"]))
     assert all(block["density"] < share <= 1 for share in block["density_of_union"].values())
     assert 0 < block["activations_of_hottest"]["1"] < block["activations_of_hottest"]["50"] <= 1
-    assert block["density"] <= block["candidates"] <= 1
+    weights = graphs.weights()
+    held_out = np.mean(x[-8:] @ weights["up"] + weights["up_bias"] > 0)
+    assert held_out <= block["candidates"] < held_out + 0.1
     (warning,) = document["warnings"]
     assert warning.startswith("240 rows are few")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
