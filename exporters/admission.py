@@ -1,6 +1,6 @@
 """Which blocks may use their predictors, so that all of them together cost no more quality than a person allows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from lazyneuron.exporters.comparison import Comparison
 from lazyneuron.exporters.plan import Choice
@@ -14,7 +14,7 @@ Choices = Mapping[str, Choice]
 
 def admit(
     choices: Choices,
-    predictors: Sequence[Predictor | None],
+    predictors: Mapping[str, Predictor | None],
     most: float | None,
     compare: Callable[[Choices], Comparison],
 ) -> tuple[Choices, Comparison, tuple[str, ...]]:
@@ -26,9 +26,9 @@ def admit(
     Parameters
     ----------
     choices
-        What is done to blocks without a predictor.
+        What is done to blocks without a predictor, those that stay dense included.
     predictors
-        One a block; None where there is none.
+        By the choices' names, where one was asked for; None where it cannot pay.
     most
         The allowed loss, as `quality.drop` measures it; None: any.
     compare
@@ -36,14 +36,15 @@ def admit(
 
     Returns
     -------
-    The choices, their comparison, and what a person should know of it.
+    The choices but those that stay dense, their comparison, and what a person should know of it.
     """
-    offered = {key: found for key, found in zip(choices, predictors, strict=True) if found is not None}
+    offered = {key: found for key, found in predictors.items() if found is not None}
     order = sorted(offered, key=lambda key: _lost(offered[key]))
 
     def attempt(count: int) -> tuple[Choices, Comparison]:
         admitted = {key: choices[key].predicted(offered[key]) for key in order[:count]}
         tried = {key: admitted.get(key, choice) for key, choice in choices.items()}
+        tried = {key: choice for key, choice in tried.items() if choice.mode != "dense"}
         return tried, compare(tried)
 
     best = attempt(len(order))
@@ -57,7 +58,7 @@ def admit(
                 fits, best = middle, tried
             else:
                 above = middle
-    return *best, tuple(_notes(choices, offered, best, most))
+    return *best, tuple(_notes(choices, predictors, best, most))
 
 
 def _lost(predictor: Predictor) -> float:
@@ -65,14 +66,15 @@ def _lost(predictor: Predictor) -> float:
 
 
 def _notes(
-    choices: Choices, offered: Mapping[str, Predictor], best: tuple[Choices, Comparison], most: float | None
+    choices: Choices, predictors: Mapping[str, Predictor | None], best: tuple[Choices, Comparison], most: float | None
 ) -> list[str]:
     chosen, comparison = best
     notes = []
-    for key, choice in choices.items():
-        if key not in offered and choice.mode != "exact":
+    for key, predictor in predictors.items():
+        choice = choices[key]
+        if predictor is None and choice.mode != "exact":
             notes.append(f"{choice.block.name} is {choice.mode}: no predictor would cost less than it saves.")
-        elif key in offered and chosen[key].mode != "predictor":
+        elif predictor is not None and (key not in chosen or chosen[key].mode != "predictor"):
             notes.append(
                 f"{choice.block.name} is {choice.mode}: its predictor would let the quality drop by more than {most:g}."
             )

@@ -22,13 +22,14 @@ from lazyneuron.engine.artifact import (
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
 from lazyneuron.exporters.admission import admit
 from lazyneuron.exporters.blocks import Ledger
-from lazyneuron.exporters.calibration import density
+from lazyneuron.exporters.candidates import certified_choices, screened
 from lazyneuron.exporters.comparison import Comparison, compare_graphs
-from lazyneuron.exporters.measure import Measured, measure, open_checkpoint
+from lazyneuron.exporters.measure import Measured, count_held_out, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
 from lazyneuron.exporters.plan import Choice, block_plan
 from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
-from lazyneuron.exporters.planner import make_plan
+from lazyneuron.exporters.planner import make_plan, with_whole_model
+from lazyneuron.exporters.predicted import Offers, may_predict, offer_predictors
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
 from lazyneuron.exporters.sessions import save
@@ -76,10 +77,15 @@ def inspect(
             settings.calibration,
             scratch=Path(scratch),
             size=batch_size,
-            hold_out=False,
+            hold_out=True,
             progress=progress,
         )
-    return _sparsity(str(checkpoint), measured)
+        held_out = count_held_out(measured, progress)
+        # The screen is fitted before the held-out rows are counted, too.
+        candidates = screened(measured, certified_choices(measured), Path(scratch), progress)
+    for counts, more in zip(measured.counts, held_out, strict=True):
+        counts.merge(more)
+    return _sparsity(str(checkpoint), measured, candidates)
 
 
 def export(
@@ -120,6 +126,7 @@ def export(
     progress = progress or Silent()
     dense, ledger = open_checkpoint(str(checkpoint), settings.task, progress)
     _require_blocks(str(checkpoint), ledger)
+    rows = may_predict(settings)
     with staged(output, version) as folder, write_errors(output):
         scratch = folder / "scratch"
         scratch.mkdir()
@@ -131,43 +138,43 @@ def export(
             size=settings.batch_size,
             hold_out=True,
             progress=progress,
-            rows=settings.mode == "predictor",
+            rows=rows,
         )
         sparsity = _sparsity(str(checkpoint), measured)
         planned, plan = make_plan(measured, settings, scratch, progress)
-        choices: Mapping[str, Choice] = {key: choice for key, choice in planned.items() if choice.mode != "dense"}
-        if not choices:
+        if all(choice.mode == "dense" for choice in planned.values()):
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
-        choices, comparison = _compared(choices, measured, settings, scratch, progress)
-        plan = plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
+        offers = offer_predictors(planned, plan, measured, settings, progress)
+        choices, comparison = _compared(planned, offers, measured, settings, scratch, progress)
+        plan = offers.plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
+        plan = with_whole_model(measured, plan, settings, scratch, progress)
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
-        manifest = _write(made)
+        manifest, sparsity = _write(made)
         shutil.rmtree(scratch)
         _validate(folder)
     return ExportReport(output / str(version), manifest, sparsity, plan)
 
 
 def _compared(
-    choices: Mapping[str, Choice], measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+    planned: Mapping[str, Choice],
+    offers: Offers,
+    measured: Measured,
+    settings: ExportSettings,
+    scratch: Path,
+    progress: Progress,
 ) -> tuple[Mapping[str, Choice], Comparison]:
-    """Measure what the choices give; in mode `predictor`, admit predictors in their place."""
+    """Measure what the choices give, with as many of the predictors that they are offered as may be admitted."""
     compare = partial(
         compare_graphs,
         measured,
         scratch=scratch,
-        capped=_capped(choices),
+        capped=_capped(planned),
         int8=settings.quantize == "int8",
         progress=progress,
     )
-    if settings.mode != "predictor":
-        return choices, compare(choices)
-    from lazyneuron.exporters.predictors import train_predictors  # it brings torch
-
-    predictors = dict(zip(measured.ledger.blocks, train_predictors(measured, settings, progress), strict=True))
-    offered = [predictors[key] for key in choices]
-    admitted, comparison, notes = admit(choices, offered, settings.max_quality_drop, compare)
-    return admitted, replace(comparison, notes=comparison.notes + notes)
+    chosen, comparison, notes = admit(planned, offers.predictors, settings.max_quality_drop, compare)
+    return chosen, replace(comparison, notes=comparison.notes + offers.notes + notes)
 
 
 def _mode(choices: Mapping[str, Choice]) -> Literal["exact", "certified", "predictor"]:
@@ -190,7 +197,7 @@ class _Made:
     sparsity: SparsityReport
 
 
-def _write(made: _Made) -> Manifest:
+def _write(made: _Made) -> tuple[Manifest, SparsityReport]:
     """Fill the folder; the manifest comes last, with the other files' digests."""
     folder, dense = made.folder, made.measured.dense
     files = save(made.comparison.graph.model, folder / MODEL_FILE)
@@ -202,10 +209,11 @@ def _write(made: _Made) -> Manifest:
     plan.write_text(made.plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
     files.append(plan)
     manifest = _manifest(made, files)
-    page = write_page(folder / "report.html", manifest, made.sparsity, made.plan)
+    sparsity = _with_candidates(made.sparsity, made.plan, manifest)
+    page = write_page(folder / "report.html", manifest, sparsity, made.plan)
     manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest
+    return manifest, sparsity
 
 
 def _manifest(made: _Made, files: list[Path]) -> Manifest:
@@ -281,14 +289,23 @@ def _validate(folder: Path) -> None:
     Model.load(folder, verify=False)
 
 
-def _sparsity(checkpoint: str, measured: Measured) -> SparsityReport:
-    blocks = zip(measured.ledger.blocks.values(), measured.counts, strict=True)
+def _sparsity(checkpoint: str, measured: Measured, candidates: Mapping[str, float] | None = None) -> SparsityReport:
+    blocks = zip(measured.ledger.blocks.items(), measured.counts, strict=True)
     return SparsityReport(
         checkpoint=checkpoint,
-        blocks=tuple(BlockSparsity.of(block, density(counts), counts.histogram) for block, counts in blocks),
+        blocks=tuple(BlockSparsity.of(block, counts, (candidates or {}).get(key)) for (key, block), counts in blocks),
         skipped=tuple(measured.ledger.skipped.values()),
         calibration=measured.calibration,
     )
+
+
+def _with_candidates(sparsity: SparsityReport, plan: Plan, manifest: Manifest) -> SparsityReport:
+    """Add the certified screen's candidates, where it was weighed or is what was chosen."""
+    known = {block.name: block.candidates for block in manifest.blocks if block.mode == "certified"}
+    weighed = ((block.name, other) for block in plan.blocks for other in block.alternatives)
+    known |= {name: other.candidates for name, other in weighed if other.mode == "certified"}
+    blocks = tuple(replace(block, candidates=known.get(block.name)) for block in sparsity.blocks)
+    return replace(sparsity, blocks=blocks)
 
 
 def _require_blocks(checkpoint: str, ledger: Ledger) -> None:

@@ -6,20 +6,25 @@ neurons' values.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lazyneuron.engine.artifact import Axes, Density, InputSpec
+from lazyneuron.engine.artifact import BATCH_AXIS, Axes, Density, InputSpec
 from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.build import Builder, const
+from lazyneuron.exporters.counts import SHARED, Examples, Positions, Unions
 from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.screens import ChannelSums
 
 __all__ = ["BlockCounts", "calibrate", "count_outputs", "density", "row_outputs"]
+
+
+_SUMS = ("sum", "squares")
 
 
 @dataclass(slots=True)
@@ -34,12 +39,17 @@ class BlockCounts:
         int64 [d_ff]: for how many rows each neuron was active.
     channels
         Sums over the block's input, for the certified screen.
+    examples, positions, unions
+        Active neurons by example, by position, and in the union of several rows.
     """
 
     histogram: NDArray[np.int64]
     fired: NDArray[np.int64]
     channels: ChannelSums
     rows: int = field(init=False, default=0)
+    examples: Examples = field(init=False, default_factory=Examples)
+    positions: Positions = field(init=False, default_factory=Positions)
+    unions: Unions = field(init=False, default_factory=Unions)
 
     @classmethod
     def empty(cls, d_model: int, d_ff: int) -> "BlockCounts":
@@ -51,6 +61,34 @@ class BlockCounts:
         self.histogram += np.bincount(rows, minlength=len(self.histogram))
         self.fired += fired
         self.rows += len(rows)
+
+    def place(self, rows: NDArray[np.integer], per_example: NDArray[np.integer] | None) -> None:
+        """Add where a batch's rows stand.
+
+        Parameters
+        ----------
+        rows
+            [n]: active neurons for each row, example after example.
+        per_example
+            [examples]: how many of the rows each has; None where they do not go by examples, and the batch counts as
+            one.
+        """
+        sizes = np.array([len(rows)]) if per_example is None else per_example.astype(np.int64)
+        ends = sizes.cumsum()
+        below = np.concatenate([[0], rows.cumsum(dtype=np.int64)])
+        self.examples.add(below[ends] - below[ends - sizes], sizes)
+        if per_example is not None:
+            self.positions.add(rows.astype(np.int64), np.arange(len(rows)) - np.repeat(ends - sizes, sizes))
+
+    def merge(self, other: "BlockCounts") -> None:
+        """Add what the same block did on other rows."""
+        self.histogram += other.histogram
+        self.fired += other.fired
+        self.rows += other.rows
+        self.channels.add(other.channels.total, other.channels.squares, other.channels.rows)
+        self.examples.merge(other.examples)
+        self.positions.merge(other.positions)
+        self.unions.merge(other.unions)
 
 
 def density(counts: BlockCounts, top_k: int = 0) -> Density:
@@ -98,8 +136,9 @@ def count_outputs(
         mask = mask_for(inputs, block.rows)
         real = None if mask is None else _real_column(builder, values[mask.name])
         size = builder.Abs(hidden) if block.signed else hidden
-        _add_counts(builder, size, hidden.dtype, real, block.d_ff, _names(i)[:2])
-        _add_sums(builder, x, real, block.d_model, _names(i)[2:])
+        counts, sums = _names(i)[: -len(_SUMS)], _names(i)[-len(_SUMS) :]
+        _add_counts(builder, size, hidden.dtype, real, block.d_ff, counts)
+        _add_sums(builder, x, real, block.d_model, sums)
         if rows:
             _add_rows(builder, hidden, x, block, row_outputs(i))
     for name in (name for i in range(len(blocks)) for name in [*_names(i), *(row_outputs(i) if rows else ())]):
@@ -108,8 +147,13 @@ def count_outputs(
 
 
 def _names(block: int) -> list[str]:
-    """Return a block's outputs: active neurons a row, active rows a neuron, a channel's sum and sum of squares."""
-    return [f"lazyneuron.{what}.{block}" for what in ("rows", "fired", "sum", "squares")]
+    """Return a block's outputs.
+
+    They are active neurons a real row, active rows a neuron, neurons in the union of so many rows, and a channel's sum
+    and sum of squares.
+    """
+    unions = [f"union{rows}" for rows in SHARED]
+    return [f"lazyneuron.{what}.{block}" for what in ("rows", "fired", *unions, *_SUMS)]
 
 
 def row_outputs(block: int) -> list[str]:
@@ -127,15 +171,35 @@ def _add_counts(
     op: Builder, size: ir.Value, dtype: ir.DataType | None, real: ir.Value | None, d_ff: int, names: list[str]
 ) -> None:
     zero = const(op, np.zeros((), (dtype or ir.DataType.FLOAT).numpy()))
-    active = op.Cast(op.Greater(size, zero), to=ir.DataType.INT32)
-    flat = op.Reshape(active, const(op, [-1, d_ff]))
-    rows = op.ReduceSum(flat, const(op, [1]), keepdims=0, _name=names[0])
+    flat = op.Reshape(op.Greater(size, zero), const(op, [-1, d_ff]))
     if real is not None:
-        flat = op.Mul(flat, op.Cast(real, to=ir.DataType.INT32))
-    fired = op.ReduceSum(flat, const(op, [0]), keepdims=0, _name=names[1])
-    for value in (rows, fired):
+        flat = op.Compress(flat, op.Reshape(real, const(op, [-1])), axis=0)
+    flat = op.Cast(flat, to=ir.DataType.INT32)
+    outputs = [
+        op.ReduceSum(flat, const(op, [axis]), keepdims=0, _name=name) for axis, name in ((1, names[0]), (0, names[1]))
+    ]
+    grouped, groups_of = flat, 1
+    for rows, name in zip(SHARED, names[2:], strict=True):
+        grouped = _grouped(op, grouped, rows // groups_of, d_ff)
+        groups_of = rows
+        fired = op.Cast(op.Greater(grouped, const(op, np.zeros((), np.int32))), to=ir.DataType.INT32)
+        outputs.append(op.ReduceSum(fired, const(op, [1]), keepdims=0, _name=name))
+    for value in outputs:
         value.dtype = ir.DataType.INT32
         value.shape = ir.Shape([None])
+
+
+def _grouped(op: Builder, rows: ir.Value, count: int, d_ff: int) -> ir.Value:
+    """Return the sums of so many rows of int32 [n, d_ff] each: [n // count, d_ff].
+
+    They stand n // count apart, so that a group has rows of several examples, as a served batch has. Left-over rows
+    are in none.
+    """
+    size = const(op, [count])
+    height = op.Slice(op.Shape(rows), const(op, [0]), const(op, [1]))
+    whole = op.Slice(rows, const(op, [0]), op.Mul(op.Div(height, size), size), const(op, [0]))
+    summed: ir.Value = op.ReduceSum(op.Reshape(whole, const(op, [count, -1, d_ff])), const(op, [0]), keepdims=0)
+    return summed
 
 
 def _add_sums(op: Builder, x: ir.Value, real: ir.Value | None, d_model: int, names: list[str]) -> None:
@@ -168,17 +232,24 @@ def calibrate(
         Of the graph that `count_outputs` gives.
     """
     totals = [BlockCounts.empty(block.d_model, block.d_ff) for block in blocks]
-    fetches = [name for i in range(len(blocks)) for name in _names(i)]
+    names = [_names(i) for i in range(len(blocks))]
     for feed in feeds:
-        values = session.run(fetches, feed)
-        for i, (block, total) in enumerate(zip(blocks, totals, strict=True)):
-            counted, fired, sums, squares = values[4 * i : 4 * i + 4]
-            active = _real(counted, inputs, block.rows, feed)
-            total.add(active, fired)
-            total.channels.add(sums, squares, len(active))
+        values = iter(session.run([name for own in names for name in own], feed))
+        for block, own, total in zip(blocks, names, totals, strict=True):
+            rows, fired, *unions, sums, squares = islice(values, len(own))
+            total.add(rows, fired)
+            total.unions.add(unions)
+            total.place(rows, _per_example(len(rows), inputs, block.rows, feed))
+            total.channels.add(sums, squares, len(rows))
     return totals
 
 
-def _real(counts: NDArray[np.int32], inputs: Sequence[InputSpec], rows: Axes, feed: Feed) -> NDArray[np.int32]:
-    real = real_rows(inputs, rows, feed)
-    return counts if real is None else counts[real.reshape(-1)]
+def _per_example(rows: int, inputs: Sequence[InputSpec], axes: Axes, feed: Feed) -> NDArray[np.integer] | None:
+    """Return how many of a batch's real rows each example has; None where they do not go by examples."""
+    real = real_rows(inputs, axes, feed)
+    if axes[:1] != (BATCH_AXIS,):
+        return None
+    if real is not None:
+        return np.asarray(real.reshape(len(real), -1).sum(axis=1))
+    examples = len(next(iter(feed.values())))
+    return np.full(examples, rows // examples) if rows % examples == 0 else None

@@ -121,7 +121,7 @@ def compare_graphs(
         progress.step("comparing with the dense graph")
         float_error, quality = worst(quality), _against_dense(measured, session)
         notes += _int8_notes(quantized, choices, before=float_error, after=worst(quality))
-    notes += [_why_exact(choice.block) for choice in choices.values() if skipping and choice.mode == "exact"]
+    notes += [_why_exact(choice.block) for choice in choices.values() if skipping and _cannot_skip(choice)]
     candidates = candidate_shares(measured, graph, session, choices)
     return Comparison(graph, quality, kind, candidates, tuple(notes))
 
@@ -132,6 +132,11 @@ def _against_dense(measured: Measured, session: ort.InferenceSession) -> Quality
     feeds = measured.feeds(measured.held_out_examples())
     argmax = dense.task in _ARGMAX
     return compare(measured.session, session, dense.inputs, dense.outputs, feeds, argmax=argmax)
+
+
+def _cannot_skip(choice: Choice) -> bool:
+    """Say whether a block is exact because no other mode fits it; else its cost decided."""
+    return choice.mode == "exact" and not choice.block.screenable
 
 
 def _why_exact(block: Block) -> str:

@@ -1,7 +1,7 @@
 """From a checkpoint to its blocks and their densities: what `inspect` and `export` have in common."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -18,7 +18,7 @@ from lazyneuron.exporters.progress import Progress
 from lazyneuron.exporters.sessions import open_model
 from lazyneuron.exporters.sources import DenseModel, read_checkpoint
 
-__all__ = ["Measured", "measure", "open_checkpoint"]
+__all__ = ["Measured", "count_held_out", "measure", "open_checkpoint"]
 
 _HELD_OUT = 0.1
 
@@ -112,18 +112,37 @@ def measure(
     examples = read_examples(calibration, dense) if calibration is not None else random_examples(dense)
     size = batch_size(dense.inputs, size)
     held_out = _held_out(examples.count, size) if hold_out else 0
-    used = examples.count if held_out == examples.count else examples.count - held_out
     counting = count_outputs(dense.model, blocks, dense.inputs, rows=rows)
     session = open_model(counting, scratch / "dense.onnx", sparse=False)
-    progress.step("calibrating", used)
-    feeds = batches(_counted(islice(examples.read(), used), progress), dense.inputs, size)
+    measured = Measured(dense, ledger, [], session, examples, held_out, size)
+    progress.step("calibrating", measured.used)
+    counts = _count(measured, islice(examples.read(), measured.used), progress)
+    return replace(measured, counts=counts)
+
+
+def count_held_out(measured: Measured, progress: Progress) -> list[BlockCounts]:
+    """Count what the blocks do on the held-out examples; where these were counted already, return nothing new.
+
+    Raises
+    ------
+    CalibrationError
+        If the data does not fit the model.
+    """
+    if measured.held_out == measured.examples.count:
+        return [BlockCounts.empty(block.d_model, block.d_ff) for block in measured.ledger.blocks.values()]
+    progress.step("calibrating on what was held out", measured.held_out)
+    return _count(measured, measured.held_out_examples(), progress)
+
+
+def _count(measured: Measured, examples: Iterator[Example], progress: Progress) -> list[BlockCounts]:
+    blocks = list(measured.ledger.blocks.values())
     try:
-        counts = calibrate(session, blocks, dense.inputs, feeds)
+        feeds = measured.feeds(_counted(examples, progress))
+        return calibrate(measured.session, blocks, measured.dense.inputs, feeds)
     except LazyneuronError:
         raise
     except Exception as error:
-        raise _does_not_run(examples, error) from error
-    return Measured(dense, ledger, counts, session, examples, held_out, size)
+        raise _does_not_run(measured.examples, error) from error
 
 
 def _does_not_run(examples: ExampleSet, error: Exception) -> CalibrationError:

@@ -48,9 +48,13 @@ class Choice:
     screen: Screen | None = None
     predictor: Predictor | None = None
 
+    def as_predictor(self) -> "Choice":
+        """Return this choice in mode `predictor`, for a price: its predictor is still to come."""
+        return replace(self, mode="predictor", screen=None)
+
     def predicted(self, predictor: Predictor) -> "Choice":
         """Return this choice with a predictor instead of a screen."""
-        return replace(self, mode="predictor", screen=None, predictor=predictor)
+        return replace(self.as_predictor(), predictor=predictor)
 
 
 def choose(blocks: Sequence[Block], counts: Sequence[BlockCounts], settings: ExportSettings) -> list[Choice]:

@@ -28,6 +28,10 @@ class Alternative(_Part):
     microseconds_per_row: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
     candidates: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """The share of neurons whose up projection it computes, measured on held-out data."""
+    rank: Annotated[int, Field(ge=1)] | None = None
+    """A predictor's."""
+    recall: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """The share of active neurons that a predictor keeps, measured on held-out data."""
 
 
 class PlannedBlock(_Part):
@@ -83,13 +87,28 @@ class Plan(_Part):
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def carried_out(self, modes: Mapping[str, BlockMode]) -> "Plan":
-        """Return the plan with what was done in the end, by the blocks' names; where predictors were admitted."""
+    def weighed_too(self, more: Mapping[str, Alternative]) -> "Plan":
+        """Return the plan with one more alternative for some blocks, by their names."""
         blocks = tuple(
-            block.model_copy(update={"mode": modes[block.name]}) if block.name in modes else block
+            block.model_copy(update={"alternatives": (*block.alternatives, more[block.name])})
+            if block.name in more
+            else block
             for block in self.blocks
         )
         return self.model_copy(update={"blocks": blocks})
+
+    def carried_out(self, modes: Mapping[str, BlockMode]) -> "Plan":
+        """Return the plan with what was done in the end, by the blocks' names; where predictors were admitted."""
+
+        def done(block: PlannedBlock) -> PlannedBlock:
+            mode = modes.get(block.name, block.mode)
+            if mode == block.mode:
+                return block
+            weighed = mode == "predictor" and block.alternatives
+            reason = "the cheapest of those weighed, within the allowed drop of quality" if weighed else block.reason
+            return block.model_copy(update={"mode": mode, "reason": reason})
+
+        return self.model_copy(update={"blocks": tuple(done(block) for block in self.blocks)})
 
 
 def read_plan(path: Path) -> Plan:

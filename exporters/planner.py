@@ -1,8 +1,8 @@
 """Choosing what is done to each block: by a person's mode, by a person's plan, or by predicted cost.
 
 By cost a block's alternatives are those whose output is the dense one's: to leave it as it is, `exact`, `certified`.
-Each block's cost stands by itself, so the cheapest of each makes the cheapest model. A mode that loses something
-(`predictor`) will be one more alternative with a quality cost, weighed against `max_quality_drop` over all blocks.
+Each block's cost stands by itself, so the cheapest of each makes the cheapest model. Mode `predictor` loses something:
+`predicted.py` weighs it after these, under `max_quality_drop` over all blocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,15 @@ from lazyneuron.engine.cost import CostModel, Mode, Work
 from lazyneuron.engine.cost_files import Costs, load_costs
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.exporters.blocks import Block
-from lazyneuron.exporters.comparison import candidate_shares
+from lazyneuron.exporters.candidates import screened
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice, choose
 from lazyneuron.exporters.plan_file import Alternative, BlockMode, Plan, PlannedBlock, read_plan
 from lazyneuron.exporters.progress import Progress
-from lazyneuron.exporters.rewrite import rewrite
-from lazyneuron.exporters.sessions import open_model
 from lazyneuron.exporters.settings import ExportSettings
 from lazyneuron.exporters.whole_model import whole_model
 
-__all__ = ["make_plan", "price", "typical_rows"]
+__all__ = ["make_plan", "price", "significant", "typical_rows", "with_whole_model"]
 
 _WEIGHED = ("exact", "certified")
 """The modes that are asked what they would do to each block; to leave it as it is comes first."""
@@ -38,7 +36,7 @@ class _Offer:
 
     def alternative(self) -> Alternative:
         return Alternative(
-            mode=self.choice.mode, microseconds_per_row=_digits(1e6 * self.seconds), candidates=self.candidates
+            mode=self.choice.mode, microseconds_per_row=significant(1e6 * self.seconds), candidates=self.candidates
         )
 
 
@@ -72,7 +70,9 @@ def typical_rows(measured: Measured, block: Block, settings: ExportSettings) -> 
     return min(max(round(counts.rows / max(measured.used, 1)), 1), _MOST_ROWS)
 
 
-def price(costs: CostModel, choice: Choice, rows: float, candidates: float, *, int8: bool) -> float:
+def price(
+    costs: CostModel, choice: Choice, rows: float, candidates: float, *, int8: bool, rank: int | None = None
+) -> float:
     """Predict a choice's seconds for one row.
 
     Parameters
@@ -83,6 +83,8 @@ def price(costs: CostModel, choice: Choice, rows: float, candidates: float, *, i
         The share of neurons whose up projection is computed.
     int8
         Whether what stays dense is quantised: dense blocks, and the up projections of exact ones.
+    rank
+        Of the predictor, in mode `predictor`; None: as it was measured.
     """
     block = choice.block
     work = Work(block.d_model, block.d_ff, block.d_out, rows, choice.density.mean, candidates)
@@ -94,6 +96,10 @@ def price(costs: CostModel, choice: Choice, rows: float, candidates: float, *, i
     if choice.mode == "exact" and int8:  # half of the block is the up projection
         saved = costs.seconds_per_row("dense", work) - costs.seconds_per_row("int8", work)
         seconds = max(seconds - saved / 2, seconds / 4)
+    if choice.mode == "predictor" and rank is not None:
+        # Its two products are dense ones, as two halves of the block are.
+        more = (rank - costs.rank) * (block.d_model + block.d_ff) / (2 * work.size)
+        seconds = max(seconds + more * costs.seconds_per_row("dense", work), seconds / 4)
     return seconds
 
 
@@ -101,7 +107,8 @@ def _cheapest(
     measured: Measured, settings: ExportSettings, costs: Costs, scratch: Path, progress: Progress
 ) -> tuple[dict[str, Choice], Plan]:
     by_mode = {mode: _choices(measured, settings, mode) for mode in _WEIGHED}
-    shares = _candidates(measured, by_mode["certified"], scratch, progress)
+    certified = {key: choice for key, choice in by_mode["certified"].items() if choice.mode == "certified"}
+    shares = screened(measured, certified, scratch, progress)
     progress.step("weighing the alternatives")
     offers = {}
     for key in measured.ledger.blocks:
@@ -121,12 +128,19 @@ def _cheapest(
     )
     rows = max(typical_rows(measured, offer.choice.block, settings) for offer in chosen.values())
     plan = Plan(blocks=blocks, rows=rows, costs=costs.origin, measured_here=costs.own)
-    if costs.own:
-        progress.step("timing the dense model")
-        axes = {offer.choice.block.name: offer.choice.block.rows for offer in chosen.values()}
-        whole = whole_model(measured, plan, axes, scratch, costs.model.threads)
-        plan = plan.model_copy(update={"whole_model": whole})
     return {key: offer.choice for key, offer in chosen.items()}, plan
+
+
+def with_whole_model(
+    measured: Measured, plan: Plan, settings: ExportSettings, scratch: Path, progress: Progress
+) -> Plan:
+    """Add the whole model's predicted time, where the plan's costs are this machine's own."""
+    if not plan.measured_here or settings.plan is not None:
+        return plan
+    progress.step("timing the dense model")
+    axes = {block.name: block.rows for block in measured.ledger.blocks.values()}
+    whole = whole_model(measured, plan, axes, scratch, load_costs(settings.costs).model.threads)
+    return plan.model_copy(update={"whole_model": whole})
 
 
 def _choices(measured: Measured, settings: ExportSettings, mode: str) -> dict[str, Choice]:
@@ -134,19 +148,6 @@ def _choices(measured: Measured, settings: ExportSettings, mode: str) -> dict[st
     blocks = list(measured.ledger.blocks.values())
     chosen = choose(blocks, measured.counts, replace(settings, mode=mode, plan=None))
     return dict(zip(measured.ledger.blocks, chosen, strict=True))
-
-
-def _candidates(
-    measured: Measured, choices: Mapping[str, Choice], scratch: Path, progress: Progress
-) -> dict[str, float]:
-    """Run the blocks that can be certified over the held-out examples; return the shares of their candidates."""
-    certified = {key: choice for key, choice in choices.items() if choice.mode == "certified"}
-    if not certified:
-        return {}
-    progress.step("counting the certified screen's candidates")
-    graph = rewrite(measured.dense.model, measured.dense.inputs, certified, use_masks=True)
-    session = open_model(graph.model, scratch / "candidates.onnx", sparse=True)
-    return dict(zip(certified, candidate_shares(measured, graph, session, certified), strict=True))
 
 
 def _left_dense(found: Mapping[BlockMode, Choice]) -> Choice:
@@ -208,12 +209,13 @@ def _as_asked(
     if asked.top_k is not None and asked.top_k > block.d_ff:
         raise ConfigurationError(f"{path}: block {block.name}: top_k is {asked.top_k}; expected at most {block.d_ff}")
     own = settings if asked.top_k is None else replace(settings, top_k=asked.top_k or None)
-    mode = "exact" if asked.mode == "dense" else asked.mode
-    if mode not in _WEIGHED:
-        raise ConfigurationError(f"{path}: block {block.name}: mode {mode} cannot be asked for in this version")
+    # Where its predictor is not admitted, a block is certified.
+    mode = {"dense": "exact", "predictor": "certified", "gate": "exact"}.get(asked.mode, asked.mode)
     choice = _choices(measured, own, mode)[key]
     if asked.mode == "dense":
         return replace(choice, mode="dense", top_k=block.top_k)
+    if asked.mode == "predictor" and choice.mode == "certified":
+        return choice
     if choice.mode != asked.mode:
         raise ConfigurationError(f"{path}: block {block.name}: mode {asked.mode} does not fit it; use {choice.mode}")
     return choice
@@ -230,5 +232,6 @@ def _planned(choice: Choice, reason: str, alternatives: tuple[Alternative, ...] 
     )
 
 
-def _digits(value: float) -> float:
+def significant(value: float) -> float:
+    """Round to the four digits that a prediction is told in."""
     return float(f"{value:.4g}")

@@ -44,7 +44,7 @@ class ExportSettings:
         `exact` skips ReLU's own zeros in the down projection; `certified` also skips the up projection of neurons
         that a sound bound shows to be zero; `predictor` skips the neurons that a low-rank predictor leaves out, at a
         recall; `auto` takes for each block the cheapest of the first two and of leaving it dense, by the costs that
-        `lazyneuron bench --operators` measured.
+        `lazyneuron bench --operators` measured; with a `max_quality_drop` above 0 and calibration data, predictors too.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
     max_quality_drop

@@ -54,13 +54,18 @@ def judge(blocks: Sequence["BlockSparsity"]) -> Verdict:
     total = sum(b.d_ff * (2 * b.d_model * (1 + b.gated) + 2 * b.d_out) for b in blocks)
     down = sum((1 - b.density.mean) * b.d_ff * 2 * b.d_out for b in blocks)
     gate = sum((1 - b.density.mean) * b.d_ff * 2 * b.d_model for b in blocks if b.gating)
-    screen = sum((1 - b.density.mean) * b.d_ff * 2 * b.d_model for b in blocks if b.screenable)
+    screen = sum((1 - _left(b)) * b.d_ff * 2 * b.d_model for b in blocks if b.screenable)
     exact, certified = (down + gate) / total, (down + gate + screen) / total
     gaining = [b for b in blocks if b.density.mean <= BREAK_EVEN]
     sentence = (
         _helps(len(gaining), len(blocks), density, exact, certified) if gaining else _cannot(blocks, density, exact)
     )
     return Verdict(bool(gaining), density, exact, certified, sentence)
+
+
+def _left(block: "BlockSparsity") -> float:
+    """Return the share of neurons that the certified screen leaves: as measured, else at best."""
+    return block.density.mean if block.candidates is None else block.candidates
 
 
 def _helps(gaining: int, blocks: int, density: float, exact: float, certified: float) -> str:

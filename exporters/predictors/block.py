@@ -15,7 +15,7 @@ from lazyneuron.exporters.predictors.thresholds import Scored, choose_threshold
 from lazyneuron.exporters.predictors.tuning import TuningSettings, tune
 from lazyneuron.exporters.progress import Progress
 
-__all__ = ["MOST_RATIO", "BlockSettings", "train_block"]
+__all__ = ["MOST_RATIO", "BlockSettings", "least_rank", "train_block"]
 
 MOST_RATIO = 1.5
 """The most candidates for each active neuron that a rank is content with, where it is chosen."""
@@ -51,6 +51,11 @@ class BlockSettings:
     recall: float = 0.99
     rank: int | None = None
     tuning: TuningSettings = field(default_factory=TuningSettings)
+
+
+def least_rank(d_model: int) -> int:
+    """Return the least rank that is tried."""
+    return max(1, min(_STEP, d_model // 8))
 
 
 def train_block(
@@ -114,7 +119,7 @@ class _Training:
     def ranks(self) -> list[int]:
         """Return the ranks to choose from: those that cost less than the dense up projection."""
         d_model, d_ff = self._block.d_model, self._block.d_ff
-        step = max(1, min(_STEP, d_model // 8))
+        step = least_rank(d_model)
         return [r for r in range(step, d_model, step) if r * (d_model + d_ff) < d_model * d_ff]
 
     def choose_rank(self) -> int | None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import zipfile
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,8 +28,10 @@ _LEAST_EXAMPLES = 20
 _LEAST_ROWS = 500
 
 
-def train_predictors(measured: Measured, settings: ExportSettings, progress: Progress) -> list[Predictor | None]:
-    """Train a predictor for each block, or take it from the cache where an earlier export came that far.
+def train_predictors(
+    measured: Measured, settings: ExportSettings, progress: Progress, *, only: Container[str] | None = None
+) -> dict[str, Predictor | None]:
+    """Train a predictor for blocks, or take it from the cache where an earlier export came that far.
 
     Scratch space in the cache: at most about 50,000 · (2 · d_model + d_ff / 8) bytes a block, removed when all blocks
     are done.
@@ -37,10 +40,12 @@ def train_predictors(measured: Measured, settings: ExportSettings, progress: Pro
     ----------
     measured
         With rows (`measure(…, rows=True)`).
+    only
+        The names of the outputs of the blocks to train for; None: all.
 
     Returns
     -------
-    One a block, in the ledger's order; None where a predictor cannot pay.
+    By the names of the blocks' outputs, in the ledger's order; None where a predictor cannot pay.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def train_predictors(measured: Measured, settings: ExportSettings, progress: Pro
     folder = entry(cache, "predictors", _content(measured, settings))
     try:
         prune(cache, "predictors")
-        return _train_all(measured, wanted, folder, progress)
+        return _train_all(measured, wanted, folder, progress, only)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigurationError(
@@ -65,14 +70,18 @@ def train_predictors(measured: Measured, settings: ExportSettings, progress: Pro
         ) from error
 
 
-def _train_all(measured: Measured, wanted: BlockSettings, folder: Path, progress: Progress) -> list[Predictor | None]:
-    blocks = list(measured.ledger.blocks.values())
-    predictors: list[Predictor | None] = []
-    for number, block in enumerate(blocks):
+def _train_all(
+    measured: Measured, wanted: BlockSettings, folder: Path, progress: Progress, only: Container[str] | None
+) -> dict[str, Predictor | None]:
+    blocks = measured.ledger.blocks
+    predictors: dict[str, Predictor | None] = {}
+    for number, (key, block) in enumerate(blocks.items()):
+        if only is not None and key not in only:
+            continue
         kept = folder / f"{_name(wanted)}.{number}.npz"
         # Of other activations hardly a neuron is exactly zero, so there is no telling which ones fire.
         if not block.screenable:
-            predictors.append(None)
+            predictors[key] = None
             continue
         found = _read(kept)
         if not found:
@@ -83,7 +92,7 @@ def _train_all(measured: Measured, wanted: BlockSettings, folder: Path, progress
             made = train_block(block, read, spread_of(measured, number), wanted, progress=progress, what=what)
             found = (made,)
             _write(kept, made)
-        predictors.append(found[0])
+        predictors[key] = found[0]
     shutil.rmtree(folder / "rows", ignore_errors=True)
     return predictors
 

@@ -52,7 +52,7 @@ class Compared:
 def test_the_worst_go_back_first(most, admitted):
     compared = Compared()
     chosen, comparison, notes = admit(
-        {name: choice(name) for name in COSTS}, [predictor(cost) for cost in COSTS.values()], most, compared
+        {name: choice(name) for name in COSTS}, {name: predictor(cost) for name, cost in COSTS.items()}, most, compared
     )
     assert "".join(name for name in chosen if chosen[name].mode == "predictor") == admitted
     assert comparison.quality.outputs[0].same_argmax == pytest.approx(1 - sum(COSTS[name] for name in admitted))
@@ -63,7 +63,21 @@ def test_the_worst_go_back_first(most, admitted):
 
 def test_blocks_without_a_predictor_stay_as_they_are():
     choices = {"a": choice("a"), "b": choice("b", "exact"), "c": choice("c")}
-    chosen, _, notes = admit(choices, [None, None, predictor(0.1)], None, Compared())
+    chosen, _, notes = admit(choices, {"a": None, "b": None, "c": predictor(0.1)}, None, Compared())
     assert [chosen[name].mode for name in "abc"] == ["certified", "exact", "predictor"]
     assert notes[0] == "a is certified: no predictor would cost less than it saves."
     assert notes[1] == "The predictors cost 1.00 % of quality on held-out data."
+
+
+def test_a_block_that_was_not_asked_for_one_is_no_note():
+    _, _, notes = admit({"a": choice("a"), "b": choice("b")}, {"b": predictor(0.1)}, None, Compared())
+    assert notes == ("The predictors cost 0.10 % of quality on held-out data.",)
+
+
+@pytest.mark.parametrize(("most", "modes"), [(1.0, {"a": "predictor", "b": "certified"}), (0.0, {"b": "certified"})])
+def test_a_block_that_stays_dense_without_its_predictor_is_not_rewritten(most, modes):
+    choices = {"a": choice("a", "dense"), "b": choice("b")}
+    chosen, _, notes = admit(choices, {"a": predictor(0.1)}, most, Compared())
+    assert {name: found.mode for name, found in chosen.items()} == modes
+    if most == 0:
+        assert notes == ("a is dense: its predictor would let the quality drop by more than 0.",)

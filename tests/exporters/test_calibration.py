@@ -83,3 +83,68 @@ def test_counts_are_brute_force_over_real_rows(masked, tmp_path, flattened, size
     assert counts.channels.rows == len(rows)
     np.testing.assert_allclose(counts.channels.total, rows.sum(0, dtype=np.float64), atol=1e-9)
     np.testing.assert_allclose(counts.channels.squares, np.square(rows, dtype=np.float64).sum(0), rtol=1e-12)
+    _check_places(counts, [e["row_mask"].sum() for e in examples], active)
+    _check_unions(counts, [batch_of(examples, active, start, size) for start in range(0, len(examples), size)])
+
+
+def batch_of(examples, active, start, size):
+    """Return what fired in the real rows of a batch's examples."""
+    lengths = [int(e["row_mask"].sum()) for e in examples]
+    return active[sum(lengths[:start]) : sum(lengths[: start + size])]
+
+
+def _check_places(counts, lengths, active):
+    """Check what was counted by example and by position."""
+    parts = np.split(active.sum(1), np.cumsum(lengths)[:-1])
+    assert counts.examples.count == sum(n > 0 for n in lengths)
+    assert counts.examples.active_squared == sum(int(part.sum()) ** 2 for part in parts)
+    assert counts.examples.product == sum(int(part.sum()) * len(part) for part in parts)
+    for group, places in enumerate((slice(0, 1), slice(1, 4), slice(4, 16))):
+        assert counts.positions.rows[group] == sum(len(part[places]) for part in parts)
+        assert counts.positions.active[group] == sum(part[places].sum() for part in parts)
+
+
+def _check_unions(counts, batches):
+    """Check the unions of 8 rows; they stand apart by as many rows as there are groups."""
+    groups = active = 0
+    for rows in batches:
+        n = len(rows) // 8
+        groups += n
+        active += sum(int(rows[g : 8 * n : n].any(axis=0).sum()) for g in range(n))
+    assert (counts.unions.groups[0], counts.unions.active[0]) == (groups, active)
+
+
+@pytest.mark.parametrize("opset", [13, 21])
+@pytest.mark.parametrize("length", [1, 7, 8, 31, 32, 75])
+def test_unions_hold_whole_groups_of_rows(tmp_path, length, opset):
+    path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights(), opset=opset)
+    dense, ledger = graphs.read(path)
+    (block,) = ledger.blocks.values()
+    x = np.random.default_rng(length).standard_normal((1, length, D)).astype(np.float32)
+    session = open_model(count_outputs(dense.model, [block], dense.inputs), tmp_path / "count.onnx", sparse=False)
+    (counts,) = calibrate(session, [block], dense.inputs, [{"x": x}])
+    w = graphs.weights()
+    active = x[0] @ w["up"] + w["up_bias"] > 0
+    _check_unions(counts, [active])
+    assert counts.unions.groups.tolist() == [length // 8, length // 8 // 4]
+    if length == 32:
+        assert counts.unions.shares(F)[32] == active.any(axis=0).mean()
+
+
+def test_merged_counts_are_those_of_all_rows(masked, tmp_path):
+    dense, ledger = graphs.read(masked[0])
+    blocks = list(ledger.blocks.values())
+    session = open_model(count_outputs(dense.model, blocks, dense.inputs), tmp_path / "count.onnx", sparse=False)
+    rng = np.random.default_rng(5)
+    feeds = [
+        {"x": rng.standard_normal((4, 9, D)).astype(np.float32), "row_mask": np.ones((4, 9), np.int64)}
+        for _ in range(3)
+    ]
+    (whole,) = calibrate(session, blocks, dense.inputs, feeds)
+    (part,), (rest,) = (calibrate(session, blocks, dense.inputs, some) for some in (feeds[:1], feeds[1:]))
+    part.merge(rest)
+    assert (part.rows, part.examples, density(part)) == (whole.rows, whole.examples, density(whole))
+    for kind in ("positions", "unions"):
+        for name in getattr(part, kind).__slots__:
+            np.testing.assert_array_equal(getattr(getattr(part, kind), name), getattr(getattr(whole, kind), name))
+    np.testing.assert_allclose(part.channels.squares, whole.channels.squares)

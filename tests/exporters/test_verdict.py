@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,11 @@ def test_what_has_few_active_neurons_can_be_helped():
         "Skipping can help: 10.0% of the neurons are active. In mode exact at most 45.0% of the MLP blocks' operations "
         "need not be done, and in mode certified at most 90.0%; outputs stay the same."
     )
+
+
+def test_the_screens_own_candidates_count_where_they_were_measured():
+    screened = replace(block(0.1, screenable=True), candidates=0.3)
+    assert judge([screened]).saved_certified == pytest.approx(0.45 + 0.35)
 
 
 def test_some_blocks_may_be_helped():

@@ -16,6 +16,8 @@ MACHINE = Machine(cpu="none", instruction_set="scalar", onnxruntime="0", lazyneu
 def linear_costs(
     *,
     screen: float = 0.2,
+    predictor: float = 0.1,
+    rank: int = 64,
     candidate: float = 1.0,
     active: float = 1.0,
     unit: float = 1e-9,
@@ -29,6 +31,8 @@ def linear_costs(
     ----------
     screen
         The certified screen, for each neuron.
+    predictor
+        The products of a predictor of that rank, for each neuron.
     candidate
         A candidate's up projection.
     active
@@ -42,6 +46,7 @@ def linear_costs(
         "down": lambda a: 0.01 + active * a,
         "exact": lambda a: 1.01 + active * a,
         "certified": lambda a: 0.01 + screen + candidate * candidates(a) + active * a,
+        "predictor": lambda a: 0.01 + predictor + candidate * candidates(a) + active * a,
     }
     curves = []
     for d_model, d_ff in shapes:
@@ -55,13 +60,13 @@ def linear_costs(
                     d_ff=d_ff,
                     rows=count,
                     density=DENSITIES,
-                    candidates=tuple(1.0 if mode != "certified" else candidates(a) for a in DENSITIES),
+                    candidates=tuple(candidates(a) if mode in {"certified", "predictor"} else 1.0 for a in DENSITIES),
                     seconds=tuple(price(a) * size for a in DENSITIES),
                     spread=(0.0,) * len(DENSITIES),
                 )
                 for mode, price in prices.items()
             ]
-    return CostModel(machine=machine, threads=1, rank=64, curves=tuple(curves))
+    return CostModel(machine=machine, threads=1, rank=rank, curves=tuple(curves))
 
 
 def _flat(mode: Mode, d_model: int, d_ff: int, rows: int, seconds: float) -> Curve:

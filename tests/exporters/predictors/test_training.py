@@ -89,7 +89,7 @@ def test_what_was_done_is_not_done_again(measured, settings, monkeypatch):
     assert not list(settings.cache.rglob("rows*"))  # the rows are gone when all are done
     monkeypatch.setattr(training, "collect", None)
     second = training.train_predictors(measured, settings, Silent())
-    for a, b in zip(first, second, strict=True):
+    for a, b in zip(first.values(), second.values(), strict=True):
         np.testing.assert_array_equal(a.second, b.second)
         assert (a.threshold, a.held_out) == (b.threshold, b.held_out)
 
@@ -118,7 +118,7 @@ def test_an_interrupted_training_goes_on(measured, settings, monkeypatch, tmp_pa
     monkeypatch.setattr(training, "train_block", noted)
     resumed = training.train_predictors(measured, settings, Silent())
     assert done == ["layer0", "layer1"]
-    for a, b in zip(whole, resumed, strict=True):
+    for a, b in zip(whole.values(), resumed.values(), strict=True):
         np.testing.assert_array_equal(a.second, b.second)
 
 
@@ -137,13 +137,21 @@ def test_a_damaged_file_is_trained_anew(measured, settings):
     for path in settings.cache.rglob("*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     again = training.train_predictors(measured, settings, Silent())
-    np.testing.assert_array_equal(whole[0].second, again[0].second)
+    key = next(iter(measured.ledger.blocks))
+    np.testing.assert_array_equal(whole[key].second, again[key].second)
 
 
 def test_other_settings_are_other_predictors(measured, settings, stack, tmp_path):
     first = training.train_predictors(measured, settings, Silent())
     other = ExportSettings(mode="predictor", calibration=stack[1], cache=settings.cache, predictor_rank=3)
-    assert [p.rank for p in training.train_predictors(measured, other, Silent())] == [3, 3] != [p.rank for p in first]
+    second = training.train_predictors(measured, other, Silent())
+    assert [p.rank for p in second.values()] == [3, 3] != [p.rank for p in first.values()]
+
+
+def test_only_what_is_asked_for_is_trained(measured, settings):
+    key = list(measured.ledger.blocks)[1]
+    assert list(training.train_predictors(measured, settings, Silent(), only=[key])) == [key]
+    assert len(list(settings.cache.rglob("*.npz"))) == 1
 
 
 def test_a_cache_that_cannot_be_written_is_said(measured, stack, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lazyneuron.cli import main
@@ -43,6 +44,43 @@ def test_inspect_prints_one_document(capsys, checkpoint):
     assert document["blocks"][0]["name"] == "enc.mlp"
     assert 0 < document["blocks"][0]["density"] < 1
     assert document["skipped"] == []
+
+
+def test_inspect_tells_programs_everything(capsys, checkpoint, tmp_path):
+    x = np.random.default_rng(0).standard_normal((40, 6, graphs.D)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x)
+    command = ["inspect", str(checkpoint), "--calibration", str(tmp_path / "data.npz")]
+    status, out, err = run(capsys, *command, "--json", "--plot", str(tmp_path / "p.png"))
+    assert status == 0, err
+    document = json.loads(out)
+    (block,) = document["blocks"]
+    low, high = block["density_interval"]
+    assert low < block["density"] < high
+    assert [(p["first"], p["last"], p["rows"]) for p in block["density_by_position"]] == [
+        (0, 0, 40),
+        (1, 3, 120),
+        (4, 15, 80),
+    ]
+    by_rows = sum(p["rows"] * p["density"] for p in block["density_by_position"]) / block["rows"]
+    assert (block["rows"], by_rows) == (240, pytest.approx(block["density"]))
+    assert all(block["density"] < share <= 1 for share in block["density_of_union"].values())
+    assert 0 < block["activations_of_hottest"]["1"] < block["activations_of_hottest"]["50"] <= 1
+    weights = graphs.weights()
+    held_out = np.mean(x[-8:] @ weights["up"] + weights["up_bias"] > 0)
+    assert held_out <= block["candidates"] < held_out + 0.1
+    (warning,) = document["warnings"]
+    assert warning.startswith("240 rows are few")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    status, out, _ = run(capsys, *command)
+    assert "240 rows are few" in out
+    assert "Density by a row's position in its example" in out
+
+
+def test_inspect_refuses_a_pictures_name_before_it_works(capsys, checkpoint):
+    status, _, err = run(capsys, "inspect", str(checkpoint), "--plot", "picture.gif")
+    assert status == 1
+    assert "picture.gif: it ends in '.gif'; expected a picture's name" in err
+    assert "calibrating" not in err
 
 
 def test_inspect_names_what_was_not_taken(capsys, tmp_path):
@@ -166,6 +204,8 @@ def test_other_libraries_say_nothing(tmp_path):
         "chatter",
         "finding",
         "calibrating",
+        "calibrating",
+        "counting",
     ]
 
 
