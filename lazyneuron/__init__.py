@@ -2,6 +2,8 @@
 
 export, inspect
     A checkpoint -> an artifact; how sparse a checkpoint is. They need the extra `lazyneuron[export]`.
+finetune
+    A checkpoint -> a sparser one, trained to answer as it did. It needs the same extra.
 load
     An artifact -> a `Model`, whose `predict` runs in this process.
 Client
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lazyneuron.engine.model import Model, Prediction
     from lazyneuron.engine.session import operator_library
     from lazyneuron.exporters import export, inspect
+    from lazyneuron.exporters.finetune import finetune
 
     load = Model.load
 
@@ -31,6 +34,7 @@ __all__ = [
     "Sparsity",
     "__version__",
     "export",
+    "finetune",
     "inspect",
     "load",
     "operator_library",
@@ -45,6 +49,7 @@ _HOMES = {
     "Prediction": "lazyneuron.engine.model",
     "Sparsity": "lazyneuron.engine.accounting",
     "export": "lazyneuron.exporters",
+    "finetune": "lazyneuron.exporters.finetune",
     "inspect": "lazyneuron.exporters",
     "operator_library": "lazyneuron.engine.session",
 }
