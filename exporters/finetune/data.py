@@ -224,7 +224,7 @@ def _image_reader(folder: Path, where: str) -> Callable[[Path], NDArray[np.gener
         from transformers import AutoImageProcessor
 
         try:
-            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True)  # type: ignore[no-untyped-call]
         except Exception as error:
             raise CalibrationError(
                 f'{where}: got "image", and the checkpoint has no image processor; give "inputs": pixel_values'

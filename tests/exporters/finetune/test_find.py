@@ -8,29 +8,29 @@ from lazyneuron.exporters.finetune.find import find_blocks
 from lazyneuron.exporters.finetune.models import rectified
 
 IDS = {"input_ids": torch.arange(6).reshape(1, 6)}
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "vocab_size": 20}
+LLAMA = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 40, "vocab_size": 20}
+VIT = LLAMA | {"image_size": 16, "patch_size": 8}
+OPT = LLAMA | {"word_embed_proj_dim": 16, "ffn_dim": 40}
+GPT2 = {"n_embd": 16, "n_inner": 40, "n_layer": 2, "n_head": 2, "vocab_size": 20}
+DISTILBERT = {"dim": 16, "hidden_dim": 40, "n_layers": 2, "n_heads": 2, "vocab_size": 20}
+T5 = {"d_model": 16, "d_ff": 40, "num_layers": 2, "num_heads": 2, "d_kv": 8, "vocab_size": 20}
 
 MODELS = {
-    "opt": lambda: transformers.OPTForCausalLM(
-        transformers.OPTConfig(hidden_size=16, word_embed_proj_dim=16, ffn_dim=40, num_hidden_layers=2, num_attention_heads=2, vocab_size=20)
-    ),
-    "gpt2": lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(n_embd=16, n_inner=40, n_layer=2, n_head=2, vocab_size=20)),
-    "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL)),
-    "bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**SMALL)),
-    "distilbert": lambda: transformers.DistilBertModel(transformers.DistilBertConfig(dim=16, hidden_dim=40, n_layers=2, n_heads=2, vocab_size=20)),
-    "t5": lambda: transformers.T5EncoderModel(transformers.T5Config(d_model=16, d_ff=40, num_layers=2, num_heads=2, d_kv=8, vocab_size=20)),
-    "t5 v1.1": lambda: transformers.T5EncoderModel(
-        transformers.T5Config(d_model=16, d_ff=40, num_layers=2, num_heads=2, d_kv=8, vocab_size=20, feed_forward_proj="gated-gelu")
-    ),
-    "vit": lambda: transformers.ViTModel(
-        transformers.ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=40, image_size=16, patch_size=8)
-    ),
-}  # fmt: skip
+    "opt": ("OPTForCausalLM", "OPTConfig", OPT),
+    "gpt2": ("GPT2LMHeadModel", "GPT2Config", GPT2),
+    "llama": ("LlamaForCausalLM", "LlamaConfig", LLAMA),
+    "bert": ("BertForMaskedLM", "BertConfig", LLAMA),
+    "distilbert": ("DistilBertModel", "DistilBertConfig", DISTILBERT),
+    "t5": ("T5EncoderModel", "T5Config", T5),
+    "t5 v1.1": ("T5EncoderModel", "T5Config", T5 | {"feed_forward_proj": "gated-gelu"}),
+    "vit": ("ViTModel", "ViTConfig", VIT),
+}
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_block_is_found_once_and_nothing_else(kind):
-    model = MODELS[kind]().eval()
+    model_class, config_class, sizes = MODELS[kind]
+    model = getattr(transformers, model_class)(getattr(transformers, config_class)(**sizes)).eval()
     inputs = {"pixel_values": torch.zeros(1, 3, 16, 16)} if kind == "vit" else IDS
     blocks, _ = find_blocks(model, lambda: model(**inputs))
     assert [block.d_ff for block in blocks] == [40, 40]

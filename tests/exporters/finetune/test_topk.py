@@ -17,10 +17,11 @@ def by_the_operator(values, k, activation):
     return y, active
 
 
-@given(
-    values=st.lists(st.lists(st.sampled_from([-2.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5]), min_size=F, max_size=F), min_size=1, max_size=6),
-    k=st.integers(1, F),
-)  # fmt: skip
+NUMBERS = st.sampled_from([-2.5, -1.0, -0.5, 0.0, 0.5, 1.0, 2.5])
+ROWS = st.lists(st.lists(NUMBERS, min_size=F, max_size=F), min_size=1, max_size=6)
+
+
+@given(values=ROWS, k=st.integers(1, F))
 def test_it_keeps_what_the_reference_keeps_ties_too(values, k):
     array = np.array(values, np.float32)
     assert np.array_equal(keep_largest(torch.from_numpy(array), k).numpy(), by_the_operator(array, k, "identity")[0])
