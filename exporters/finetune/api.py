@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lazyneuron.engine.artifact import digest
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.exporters.finetune.data import Data, read_data
 from lazyneuron.exporters.finetune.measuring import measure
@@ -150,7 +149,7 @@ def _fingerprint(models: Models, settings: FinetuneSettings) -> dict[str, Any]:
     files = [*settings.data, *([] if settings.validation is None else [settings.validation])]
     return options | {
         "checkpoint": digest_files([opened.folder / "config.json", *opened.weights]),
-        "data": [digest(path) for path in files],
+        "data": [digest_files([path]) for path in files],
     }
 
 

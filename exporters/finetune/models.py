@@ -140,10 +140,10 @@ def _rectify(checkpoint: str) -> Any:  # noqa: ANN401 (a function of configurati
 def rectified(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration in which every GELU, SiLU and their like is a ReLU."""
 
-    def value(key: str, old: Any) -> Any:  # noqa: ANN401
+    def value(key: object, old: Any) -> Any:  # noqa: ANN401
         if isinstance(old, Mapping):
             return rectified(old)
-        if not isinstance(old, str):
+        if not (isinstance(key, str) and isinstance(old, str)):  # the keys of id2label are numbers
             return old
         if key == "feed_forward_proj":  # T5's: "gated-gelu"
             gated, dash, name = old.rpartition("-")

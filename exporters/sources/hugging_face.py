@@ -222,6 +222,8 @@ def load(
                 output_loading_info=True,
                 **changed,
             )
+        except CheckpointError:  # the change's
+            raise
         except Exception as error:
             raise CheckpointError(f"{checkpoint}: transformers cannot load it: {_first_line(error)}") from error
     # The pooler is a head of its own, and feature extraction does not give its output.
