@@ -120,8 +120,8 @@ class Training:
                 self.cpu_seconds += time.process_time() - cpu
                 if self.step % self._settings.validate_every == 0 or self.step == 1:
                     self._note(loss)
-                if stopped() or self.step % self._settings.save_every == 0:
-                    self.save()
+                if stopped() or self.step % self._settings.save_every == 0 or self.done() == 1:
+                    self.save()  # at the end, too: what follows takes a while
                 if stopped():
                     raise KeyboardInterrupt
 
