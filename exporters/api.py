@@ -126,6 +126,8 @@ def export(
     progress = progress or Silent()
     dense, ledger = open_checkpoint(str(checkpoint), settings.task, progress)
     _require_blocks(str(checkpoint), ledger)
+    if settings.top_k is None and settings.plan is None and dense.top_k is not None:
+        settings = replace(settings, top_k=dense.top_k)  # what `lazyneuron finetune` trained it for
     rows = may_predict(settings)
     with staged(output, version) as folder, write_errors(output):
         scratch = folder / "scratch"

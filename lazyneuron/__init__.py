@@ -4,6 +4,8 @@ export, inspect
     A checkpoint -> an artifact; how sparse a checkpoint is. They need the extra `lazyneuron[export]`.
 evaluate
     An artifact against its dense graph on labelled data: what it loses and saves. It needs `lazyneuron[export]`, too.
+finetune
+    A checkpoint -> a sparser one, trained to answer as it did. It needs the same extra.
 load
     An artifact -> a `Model`, whose `predict` runs in this process.
 Client
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from lazyneuron.engine.model import Model, Prediction
     from lazyneuron.engine.session import operator_library
     from lazyneuron.exporters import evaluate, export, inspect
+    from lazyneuron.exporters.finetune import finetune
 
     load = Model.load
 
@@ -34,6 +37,7 @@ __all__ = [
     "__version__",
     "evaluate",
     "export",
+    "finetune",
     "inspect",
     "load",
     "operator_library",
@@ -49,6 +53,7 @@ _HOMES = {
     "Sparsity": "lazyneuron.engine.accounting",
     "evaluate": "lazyneuron.exporters",
     "export": "lazyneuron.exporters",
+    "finetune": "lazyneuron.exporters.finetune",
     "inspect": "lazyneuron.exporters",
     "operator_library": "lazyneuron.engine.session",
 }

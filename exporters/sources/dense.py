@@ -64,6 +64,8 @@ class DenseModel:
         What a classifier's logits are.
     notes
         What a person should know of the reading, in sentences.
+    top_k
+        The most neurons that a row used in a block when the model was fine-tuned; None where there was no such cap.
     """
 
     model: ir.Model
@@ -78,3 +80,4 @@ class DenseModel:
     image: ImageSpec | None = None
     problem: Problem | None = None
     notes: tuple[str, ...] = ()
+    top_k: int | None = None

@@ -3,7 +3,8 @@
 import inspect
 import json
 import re
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from lazyneuron.exporters.sources.sentences import Pooling, pooling_of
 from lazyneuron.exporters.sources.tokenizer import tokenizer_of
 from lazyneuron.exporters.sources.torch_export import to_onnx
 
-__all__ = ["is_mine", "read"]
+__all__ = ["NOTE", "Opened", "is_mine", "load", "open_folder", "read", "token"]
+
+NOTE = "lazyneuron"
+"""The key of config.json under which `lazyneuron finetune` says what a model was trained for."""
 
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _BATCH, _LENGTH = 2, 11
@@ -45,6 +49,41 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
     CheckpointError
         If it is missing, damaged, pickled, or of an architecture or task that cannot be exported.
     """
+    opened = open_folder(checkpoint, task)
+    return with_preprocessing(_export(opened, checkpoint), opened.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint's folder, found to be one that can be read.
+
+    Attributes
+    ----------
+    folder
+        Where its files are.
+    family, head
+        How it is loaded, and what comes out.
+    weights
+        Its safetensors files.
+    pooling
+        How tokens' states become one vector; None where they do not.
+    """
+
+    folder: Path
+    family: Family
+    head: Head
+    weights: list[Path]
+    pooling: Pooling | None
+
+
+def open_folder(checkpoint: str, task: str | None) -> Opened:
+    """Look at a Hugging Face checkpoint without loading it.
+
+    Raises
+    ------
+    CheckpointError
+        If it is missing, damaged, pickled, or of an architecture or task that is not known.
+    """
     folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download(checkpoint)
     architecture, model_type = _architecture(folder, checkpoint)
     weights = _weights(folder, checkpoint)
@@ -62,12 +101,11 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
         raise CheckpointError(f"{checkpoint}: a {model_type} model has no {task} head here; expected one of {tasks}")
     if pooling is not None:
         head = replace(head, task=sentences.TASK, outputs=(sentences.OUTPUT,))
-    return with_preprocessing(_export(folder, checkpoint, family, head, weights, pooling), folder)
+    return Opened(folder, family, head, weights, pooling)
 
 
-def _export(
-    folder: Path, checkpoint: str, family: Family, head: Head, weights: list[Path], pooling: Pooling | None
-) -> DenseModel:
+def _export(opened: Opened, checkpoint: str) -> DenseModel:
+    folder, family, head, pooling = opened.folder, opened.family, opened.head, opened.pooling
     module, config = _load(folder, checkpoint, head)
     if pooling is not None:
         pooling.attach(module)
@@ -89,21 +127,33 @@ def _export(
         source=Source(
             kind="hugging_face",
             name=folder.name if Path(checkpoint).is_dir() else checkpoint,
-            digest=digest_files([folder / "config.json", *weights]),
+            digest=digest_files([folder / "config.json", *opened.weights]),
         ),
-        inputs=input_specs(model.graph, checkpoint, pad_token=_token(config, "pad_token_id") or 0),
+        inputs=input_specs(model.graph, checkpoint, pad_token=token(config, "pad_token_id") or 0),
         outputs=output_specs(model.graph, checkpoint),
         task=head.task,
         max_lengths={axis: limit for axis, limit in most.items() if axis in axes.values()},
         length=min([32, *most.values()]),
         tokenizer=_tokenizer(folder, config, most) if "input_ids" in examples else None,
         labels=tuple(str(labels[i]) for i in sorted(labels)) if labels else None,
+        top_k=_noted_top_k(config, checkpoint),
     )
+
+
+def _noted_top_k(config: Config, checkpoint: str) -> int | None:
+    """Return the top-k that `lazyneuron finetune` noted in config.json."""
+    note = getattr(config, NOTE, None)
+    if note is None:
+        return None
+    k = note.get("top_k") if isinstance(note, dict) else note
+    if k is None or (type(k) is int and k >= 1):
+        return k
+    raise CheckpointError(f"{checkpoint}: config.json: {NOTE}.top_k is {k!r}; expected a whole number of at least 1")
 
 
 def _tokenizer(folder: Path, config: Config, most: dict[str, int]) -> Tokenizer | None:
     found = tokenizer_of(folder, most.get("sequence"))
-    start = _token(config, "decoder_start_token_id")
+    start = token(config, "decoder_start_token_id")
     return found if found is None or start is None else replace(found, decoder_start=start)
 
 
@@ -112,7 +162,7 @@ def _parameters(module: torch.nn.Module) -> set[str]:
     return set(inspect.signature(module.forward).parameters)
 
 
-def _token(config: Config, name: str) -> int | None:
+def token(config: Config, name: str) -> int | None:
     """Return a special token's id; some models have several, of which the first counts."""
     for part in (config, config.get_text_config()):
         value = getattr(part, name, None)
@@ -136,11 +186,33 @@ class _Outputs(torch.nn.Module):
 
 
 def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, Config]:
+    module, config = load(folder, checkpoint, head)
+    module = (module.get_encoder() if head.encoder else module).eval()
+    write_out_experts(module, checkpoint)
+    return module, config
+
+
+def load(
+    folder: Path, checkpoint: str, head: Head, change: Callable[[Config], Config] | None = None
+) -> tuple[Any, Config]:
+    """Load a checkpoint's module in float32, as transformers has it, and its configuration.
+
+    Parameters
+    ----------
+    change
+        Makes another configuration of the checkpoint's own, under which its weights are loaded.
+
+    Raises
+    ------
+    CheckpointError
+        If transformers cannot load it, or weights are missing.
+    """
     with quiet():
         import transformers
 
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
+            changed = {} if change is None else {"config": change(transformers.AutoConfig.from_pretrained(folder))}
             module, info = getattr(transformers, head.loader).from_pretrained(
                 folder,
                 dtype=torch.float32,
@@ -148,7 +220,10 @@ def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, C
                 use_safetensors=True,
                 local_files_only=True,
                 output_loading_info=True,
+                **changed,
             )
+        except CheckpointError:  # the change's
+            raise
         except Exception as error:
             raise CheckpointError(f"{checkpoint}: transformers cannot load it: {_first_line(error)}") from error
     # The pooler is a head of its own, and feature extraction does not give its output.
@@ -160,10 +235,7 @@ def _load(folder: Path, checkpoint: str, head: Head) -> tuple[torch.nn.Module, C
         )
     if getattr(module.config, "use_cache", False):
         module.config.use_cache = False
-    config = module.config
-    module = (module.get_encoder() if head.encoder else module).eval()
-    write_out_experts(module, checkpoint)
-    return module, config
+    return module, module.config
 
 
 def _architecture(folder: Path, checkpoint: str) -> tuple[str, str]:

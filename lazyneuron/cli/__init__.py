@@ -15,6 +15,7 @@ _SUMMARIES = {
     "inspect": "Measure how sparse a checkpoint is, before exporting anything.",
     "export": "Turn a checkpoint into a sparse artifact.",
     "evaluate": "Compare an artifact with its dense graph on labelled data: use it or not?",
+    "finetune": "Train a checkpoint to be sparse, by distillation from itself.",
     "serve": "Serve a model or a folder of models over gRPC.",
     "predict": "Send one request to a running server.",
     "bench": "Measure speed on this machine: of an artifact, or of the operators.",

@@ -72,6 +72,10 @@ def test_the_server_never_imports_the_exporters_nor_the_engine_grpc(request):
         (["serve", "--help"], 0, "--debug"),
         (["inspect", "nowhere"], 1, "error: nowhere"),
         (["export", "nowhere", "--output", "out"], 1, "error: nowhere"),
+        (["finetune", "nowhere", "--output", "out"], 2, "Missing option '--data'"),
+        (["finetune", "nowhere", "--output", "out", "--data", "x", "--top-k", "0"], 2, "Invalid value for '--top-k'"),
+        (["finetune", "nowhere", "--output", "out", "--data", "x"], 1, "error: nothing would become sparse"),
+        (["finetune", "nowhere", "--output", "out", "--data", "x", "--top-k", "8"], 1, "error: nowhere"),
     ],
 )
 def test_exit_status_and_words(tmp_path, args, code, says):
