@@ -170,8 +170,9 @@ PRODUCTS = {"t5": 4 * 2, "opt": 4 * 2 + 1, "bert-classifier": 4 * 2 + 2, "vit": 
 """Query, key, value and output of two layers; OPT's and ViT's heads; BERT's pooler and head."""
 
 
-@pytest.mark.parametrize("mode", ["exact", "certified"])
-@pytest.mark.parametrize("family", PRODUCTS)
+@pytest.mark.parametrize(
+    ("family", "mode"), [("t5", "certified"), ("opt", "exact"), ("bert-classifier", "certified"), ("vit", "exact")]
+)
 def test_whole_models(tmp_path, family, mode):
     module = make(family)
     module.save_pretrained(tmp_path / "checkpoint")
