@@ -1,5 +1,7 @@
 """Bringing a dense graph into the plain form in which blocks are looked for."""
 
+import contextlib
+import tempfile
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -54,8 +56,11 @@ def _infer_contrib(model: ir.Model) -> None:
     """Give values around ONNX Runtime's own operators, which ONNX's inference does not know, types and shapes."""
     from onnxruntime.tools.symbolic_shape_infer import SymbolicShapeInference  # needs sympy, which torch brings
 
+    proto = ir.to_proto(model)
     try:
-        inferred = SymbolicShapeInference.infer_shapes(ir.to_proto(model), auto_merge=True)
+        # Where it fails it leaves a file in the working folder.
+        with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+            inferred = SymbolicShapeInference.infer_shapes(proto, auto_merge=True)
     except Exception:  # noqa: BLE001 (what has no shape is named when it is looked at)
         return
     known = {info.name: info for info in (*inferred.graph.value_info, *inferred.graph.output)}
