@@ -19,6 +19,7 @@ from lazyneuron.engine.artifact import (
     read_manifest,
     verify_files,
 )
+from lazyneuron.engine.cost_files import load_costs
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
 from lazyneuron.exporters.admission import admit
 from lazyneuron.exporters.blocks import Ledger
@@ -27,7 +28,7 @@ from lazyneuron.exporters.comparison import Comparison, compare_graphs
 from lazyneuron.exporters.measure import Measured, count_held_out, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
 from lazyneuron.exporters.plan import Choice, block_plan
-from lazyneuron.exporters.plan_file import PLAN_FILE, Plan
+from lazyneuron.exporters.plan_file import PLAN_FILE, Plan, read_plan
 from lazyneuron.exporters.planner import make_plan, with_whole_model
 from lazyneuron.exporters.predicted import Offers, may_predict, offer_predictors
 from lazyneuron.exporters.progress import Progress, Silent
@@ -120,6 +121,10 @@ def export(
         If the artifact cannot be written.
     """
     settings = ExportSettings.from_options(options)
+    if settings.plan is not None:  # before any work
+        read_plan(settings.plan)
+    if settings.costs is not None:
+        load_costs(settings.costs)
     output = Path(output)
     name = _model_name(settings.name or output.resolve().name)
     version = free_version(output, settings.version)
