@@ -251,5 +251,6 @@ def _per_example(rows: int, inputs: Sequence[InputSpec], axes: Axes, feed: Feed)
         return None
     if real is not None:
         return np.asarray(real.reshape(len(real), -1).sum(axis=1))
-    examples = len(next(iter(feed.values())))
-    return np.full(examples, rows // examples) if rows % examples == 0 else None
+    sizes = {len(feed[spec.name]) for spec in inputs if spec.shape and spec.shape[0] == BATCH_AXIS}
+    examples = max(sizes, default=0)
+    return np.full(examples, rows // examples) if examples and rows % examples == 0 else None
