@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lazyneuron.engine.documents import read_document
 from lazyneuron.engine.errors import ArtifactError
 
 __all__ = [
@@ -384,21 +385,16 @@ def read_manifest(folder: Path) -> Manifest:
         If the file is missing, is not JSON, does not fit the schema or has another format version.
     """
     path = folder / MANIFEST_FILE
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; the artifact is incomplete, export it again") from None
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: not readable as JSON ({error}); export it again") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != FORMAT_VERSION:
-        raise ArtifactError(f"{path}: format_version is {found!r}; this lazyneuron reads {FORMAT_VERSION}")
-    try:
-        return Manifest.model_validate_json(json.dumps(document), strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
-        raise ArtifactError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+    return read_document(
+        path,
+        Manifest,
+        FORMAT_VERSION,
+        ArtifactError,
+        what="manifest",
+        missing="the artifact is incomplete, export it again",
+        unreadable="; export it again",
+        strict=True,
+    )
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

@@ -10,9 +10,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from lazyneuron.engine.cost import COST_FORMAT, CostModel
+from lazyneuron.engine.documents import read_document
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import this_machine
 
@@ -107,23 +106,10 @@ def read_costs(path: Path) -> CostModel:
     ConfigurationError
         If the file is missing, is not JSON, does not fit the schema or has another format version.
     """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; {_MEASURE}") from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: not readable as JSON ({error}); {_MEASURE}") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != COST_FORMAT:
-        raise ConfigurationError(
-            f"{path}: format_version is {found!r}; this lazyneuron reads {COST_FORMAT}; {_MEASURE}"
-        )
-    try:
-        return CostModel.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "costs"
-        raise ConfigurationError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80}); {_MEASURE}") from None
+    hint = f"; {_MEASURE}"
+    return read_document(
+        path, CostModel, COST_FORMAT, ConfigurationError, what="costs", missing=_MEASURE, unreadable=hint, hint=hint
+    )
 
 
 def write_costs(costs: CostModel, path: Path) -> None:

@@ -1,12 +1,12 @@
 """A plan as data: `plan.json` in the artifact, and what `export --plan` takes back."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from lazyneuron.engine.documents import read_document
 from lazyneuron.engine.errors import ConfigurationError
 
 __all__ = ["PLAN_FILE", "PLAN_FORMAT", "Alternative", "BlockMode", "Plan", "PlannedBlock", "WholeModel", "read_plan"]
@@ -119,21 +119,9 @@ def read_plan(path: Path) -> Plan:
     ConfigurationError
         If the file is missing, is not JSON, does not fit the schema or has another format version.
     """
-    try:
-        document = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigurationError(f"{path}: no such file; a plan is an artifact's {PLAN_FILE}") from None
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path}: not readable as JSON ({error})") from error
-    found = document.get("format_version") if isinstance(document, dict) else None
-    if found != PLAN_FORMAT:
-        raise ConfigurationError(f"{path}: format_version is {found!r}; this lazyneuron reads {PLAN_FORMAT}")
-    try:
-        plan = Plan.model_validate(document)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "plan"
-        raise ConfigurationError(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80})") from None
+    plan = read_document(
+        path, Plan, PLAN_FORMAT, ConfigurationError, what="plan", missing=f"a plan is an artifact's {PLAN_FILE}"
+    )
     names = [block.name for block in plan.blocks]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigurationError(f"{path}: block {twice[0]} is in it twice")

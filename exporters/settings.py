@@ -1,12 +1,13 @@
 """What a person may choose about an export."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lazyneuron.engine.errors import ConfigurationError
 
-__all__ = ["MODES", "QUANTIZATIONS", "TASKS", "ExportSettings"]
+__all__ = ["MODES", "QUANTIZATIONS", "TASKS", "ExportSettings", "refuse_unknown"]
 
 MODES = ("auto", "exact", "certified", "predictor")
 QUANTIZATIONS = ("none", "int8")
@@ -119,15 +120,20 @@ class ExportSettings:
         ConfigurationError
             If an option is unknown or its value is wrong.
         """
-        known = {f.name for f in fields(cls)}
-        for option in options:
-            if option not in known:
-                raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
+        refuse_unknown(cls, options)
         values = {k: v for k, v in options.items() if not (k in {"top_k", "predictor_rank"} and v == "auto")}
         for path in ("calibration", "cache", "plan", "costs"):
             if values.get(path) is not None:
                 values[path] = Path(values[path])
         return cls(**values)
+
+
+def refuse_unknown(settings: type, options: Iterable[str]) -> None:
+    """Refuse an option that is no field of the settings, a dataclass."""
+    known = {f.name for f in fields(settings)}
+    for option in options:
+        if option not in known:
+            raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:

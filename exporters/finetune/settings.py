@@ -1,12 +1,12 @@
 """What a person may choose about fine-tuning."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lazyneuron.engine.errors import ConfigurationError
-from lazyneuron.exporters.settings import TASKS
+from lazyneuron.exporters.settings import TASKS, refuse_unknown
 
 __all__ = ["FinetuneSettings"]
 
@@ -114,10 +114,7 @@ class FinetuneSettings:
         ConfigurationError
             If an option is unknown or its value is wrong.
         """
-        known = {f.name for f in fields(cls)}
-        for option in options:
-            if option not in known:
-                raise ConfigurationError(f"unknown option {option!r}; expected one of {', '.join(sorted(known))}")
+        refuse_unknown(cls, options)
         data = options.get("data", ())
         values = options | {"data": tuple(map(Path, (data,) if isinstance(data, str | Path) else data))}
         if values.get("validation") is not None:
