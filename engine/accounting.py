@@ -92,10 +92,26 @@ class Sparsity:
     @classmethod
     def total(cls, parts: Sequence["Sparsity"]) -> "Sparsity":
         """Return the sum of at least one."""
-        total = parts[0]
-        for part in parts[1:]:
-            total += part
-        return total
+        if len(parts) == 1:
+            return parts[0]
+        return cls(tuple(_total(column) for column in zip(*(part.blocks for part in parts), strict=True)))
+
+
+def _total(column: Sequence[BlockCounts]) -> BlockCounts:
+    """Return the sum of one block's counts: in one pass, since every batch needs it."""
+    name = column[0].name
+    if unlike := [counts.name for counts in column if counts.name != name]:
+        msg = f"counts of different blocks do not add: {name!r} and {unlike[0]!r}"
+        raise ValueError(msg)
+    return BlockCounts(
+        name,
+        sum(c.rows for c in column),
+        sum(c.neurons for c in column),
+        sum(c.active for c in column),
+        sum(c.candidates for c in column),
+        sum(c.flops_dense for c in column),
+        sum(c.flops_executed for c in column),
+    )
 
 
 def block_counts(plan: BlockPlan, *, rows: int, active: int, candidates: int | None = None) -> BlockCounts:

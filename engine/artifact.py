@@ -13,8 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from lazyneuron.engine.confine import confined, plain_name
 from lazyneuron.engine.documents import read_document
 from lazyneuron.engine.errors import ArtifactError
+from lazyneuron.engine.onnx_locations import check_listed
 
 __all__ = [
     "BATCH_AXIS",
@@ -32,11 +34,14 @@ __all__ = [
     "Manifest",
     "OutputAgreement",
     "OutputSpec",
+    "ProbeOutput",
+    "ProbeSpec",
     "Problem",
     "Quality",
     "ResizeSpec",
     "Source",
     "TokenizerSpec",
+    "check_sizes",
     "digest",
     "mask_for",
     "ragged_axes",
@@ -152,6 +157,10 @@ class BlockPlan(_Part):
     top_k: Count = 0
     """0: no cap."""
     threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """A neuron is active when its value exceeds it (relu, relu2), else when its magnitude does."""
+    centred: bool = False
+    """Whether a constant for each neuron is taken off the values before they are compared, and comes back with the
+    output's bias: a neuron that is left out then counts with that constant instead of with zero."""
     density: Density
     candidates: Share = 1.0
     """The share of neurons whose up projection was computed on held-out data."""
@@ -264,6 +273,25 @@ class ImageSpec(_Part):
         return self
 
 
+class ProbeOutput(_Part):
+    """What is kept of one output that the probe's input gave."""
+
+    name: str
+    shape: tuple[Count, ...]
+    every: Annotated[int, Field(ge=1)] = 1
+    """The file holds every that many-th entry, in row-major order."""
+
+
+class ProbeSpec(_Part):
+    """An input and the outputs that it gave where the artifact was made, by which whoever serves it checks it."""
+
+    file: str = "probe.npz"
+    """NumPy arrays, none of them pickled: `input:NAME` whole, and `output:NAME` with what is kept, flat."""
+    tolerance: Annotated[float, Field(gt=0.0, lt=1.0)]
+    """The greatest difference of an entry, as a share of the output's largest finite one."""
+    outputs: Annotated[tuple[ProbeOutput, ...], Field(min_length=1)]
+
+
 class Manifest(_Part):
     """All that is known of a model besides its weights."""
 
@@ -295,16 +323,20 @@ class Manifest(_Part):
     """The classes' names, in the order of the logits."""
     problem: Problem | None = None
     """What the logits of a classifier are; None: those of one label of several, as in single_label."""
+    probe: ProbeSpec | None = None
+    """None: whoever serves the model can only look whether its outputs are numbers."""
 
     @model_validator(mode="after")
     def _files_stay_inside(self) -> "Manifest":
         for name in self.files:
-            if name != Path(name).name or name in {"", ".", ".."}:
+            if not plain_name(name):
                 msg = f"files: {name!r} is not a plain file name"
                 raise ValueError(msg)
-        if MODEL_FILE not in self.files:
-            msg = f"files: {MODEL_FILE} is missing"
-            raise ValueError(msg)
+        needed = [MODEL_FILE, *(part.file for part in (self.tokenizer, self.probe) if part is not None)]
+        for name in needed:
+            if name not in self.files:
+                msg = f"files: {name} is missing"
+                raise ValueError(msg)
         return self
 
     @property
@@ -376,8 +408,15 @@ def resolve_version(path: Path) -> Path:
     raise ArtifactError(f"{path}: not a model; expected {MANIFEST_FILE} or a numbered version folder in it")
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, content: bytes | None = None) -> Manifest:
     """Read and check `manifest.json` in a version's folder.
+
+    Parameters
+    ----------
+    folder
+        The version's folder.
+    content
+        What stands in the file, where it has been read already.
 
     Raises
     ------
@@ -394,27 +433,54 @@ def read_manifest(folder: Path) -> Manifest:
         missing="the artifact is incomplete, export it again",
         unreadable="; export it again",
         strict=True,
+        content=content,
     )
 
 
-def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compare each file with its digest.
+def check_sizes(folder: Path, manifest: Manifest, *, root: Path | None = None) -> None:
+    """See to it that each file is there and of its size: a quick look, before gigabytes are read.
+
+    Parameters
+    ----------
+    root
+        The folder that no file may lie outside of, links followed; None: the version's own.
 
     Raises
     ------
     ArtifactError
-        If a file is missing or is not the one that the manifest describes.
+        If a file is missing, of another size, or leads out of `root`.
     """
     for name, expected in manifest.files.items():
         path = folder / name
+        confined(path, root or folder)
         if not path.is_file():
             raise ArtifactError(f"{path}: no such file, though the manifest lists it; export the model again")
+        size = path.stat().st_size
+        if size != expected.bytes:
+            raise ArtifactError(
+                f"{path}: {size} bytes, the manifest says {expected.bytes} bytes; the file was changed or cut short"
+            )
+
+
+def verify_files(folder: Path, manifest: Manifest, *, root: Path | None = None) -> None:
+    """Compare each file with its digest, and see to it that the graph reads no other.
+
+    Raises
+    ------
+    ArtifactError
+        As `check_sizes`; if a file is not the one that the manifest describes; or if the graph's external data is in a
+        file that the manifest does not list.
+    """
+    check_sizes(folder, manifest, root=root)
+    for name, expected in manifest.files.items():
+        path = folder / name
         found = digest(path)
         if found != expected:
             raise ArtifactError(
                 f"{path}: sha256 is {found.sha256[:12]}… ({found.bytes} bytes), the manifest says "
                 f"{expected.sha256[:12]}… ({expected.bytes} bytes); the file was changed or cut short"
             )
+    check_listed(folder / MODEL_FILE, manifest.files)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ One file a machine: `$LAZYNEURON_COSTS`, or `lazyneuron/costs.json` in the user'
 
 import json
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from lazyneuron.engine.cost import COST_FORMAT, CostModel
-from lazyneuron.engine.documents import read_document
+from lazyneuron.engine.documents import read_document, write_text
 from lazyneuron.engine.errors import ConfigurationError
-from lazyneuron.engine.machine import this_machine
+from lazyneuron.engine.machine import cache_folder, this_machine
 
 __all__ = ["COSTS_VARIABLE", "Costs", "costs_path", "load_costs", "read_costs", "shipped_costs", "write_costs"]
 
@@ -49,10 +48,7 @@ def costs_path(path: Path | None = None) -> Path:
         return path
     if named := os.environ.get(COSTS_VARIABLE):
         return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME")
-    # The specification: a relative path is to be ignored.
-    folder = Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache"
-    return folder / "lazyneuron" / "costs.json"
+    return cache_folder() / "costs.json"
 
 
 def load_costs(path: Path | None = None) -> Costs:
@@ -124,16 +120,6 @@ def write_costs(costs: CostModel, path: Path) -> None:
     head = json.dumps(costs.model_dump(exclude={"curves"}))
     text = f'{head[:-1]}, "curves": [\n{lines}\n]}}\n'  # a curve a line: changes can be read
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        write_text(path, text)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot write the costs: {error.strerror or error}") from error

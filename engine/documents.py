@@ -1,6 +1,8 @@
-"""Reading JSON documents that carry a format version and follow a schema."""
+"""Reading JSON documents that carry a format version and follow a schema, and writing files whole."""
 
 import json
+import os
+import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from lazyneuron.engine.errors import LazyneuronError
 
-__all__ = ["read_document"]
+__all__ = ["read_document", "write_text"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -24,6 +26,7 @@ def read_document(
     unreadable: str = "",
     hint: str = "",
     strict: bool = False,
+    content: bytes | None = None,
 ) -> _Model:
     """Read a document and check it, its version first.
 
@@ -43,6 +46,8 @@ def read_document(
         What follows the message where it is not JSON, and where it does not fit.
     strict
         Whether a value of another type is refused, not converted.
+    content
+        What stands in the file, where it has been read already.
 
     Raises
     ------
@@ -50,10 +55,10 @@ def read_document(
         `error`, if the file is missing, is not JSON, does not fit the schema or has another format version.
     """
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes() if content is None else content)
     except FileNotFoundError:
         raise error(f"{path}: no such file; {missing}") from None
-    except (OSError, ValueError) as reason:
+    except (OSError, ValueError, RecursionError) as reason:
         raise error(f"{path}: not readable as JSON ({reason}){unreadable}") from reason
     found = document.get("format_version") if isinstance(document, dict) else None
     if found != version:
@@ -66,3 +71,24 @@ def read_document(
         first = invalid.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or what
         raise error(f"{path}: {where}: {first['msg']} (got {first['input']!r:.80}){hint}") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and move it there; folders that lack are made.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).chmod(0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from lazyneuron import __version__
 from lazyneuron.engine.session import operator_library
 
-__all__ = ["Machine", "instruction_set", "this_machine"]
+__all__ = ["Machine", "cache_folder", "instruction_set", "this_machine"]
 
 
 class Machine(BaseModel):
@@ -36,6 +36,13 @@ class Machine(BaseModel):
 
     def __str__(self) -> str:
         return f"{self.cpu} ({self.instruction_set}), ONNX Runtime {self.onnxruntime}, lazyneuron {self.lazyneuron}"
+
+
+def cache_folder() -> Path:
+    """Return the folder for what was measured here: `lazyneuron` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    # The specification: a relative path is to be ignored.
+    return (Path(cache) if cache and Path(cache).is_absolute() else Path.home() / ".cache") / "lazyneuron"
 
 
 def this_machine() -> Machine:

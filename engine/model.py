@@ -6,30 +6,31 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lazyneuron.engine.accounting import BlockCounts, Sparsity, block_counts
+from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import (
     MODEL_FILE,
-    BlockPlan,
     Manifest,
     read_manifest,
     resolve_version,
     verify_files,
 )
+from lazyneuron.engine.block_rows import BlockRows, block_rows, joined_rows
 from lazyneuron.engine.collate import cut, join
+from lazyneuron.engine.counting import RowCounts, batch_counts, padding_counts
 from lazyneuron.engine.errors import InputError, LazyneuronError
 from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
 from lazyneuron.engine.origins import Origin, image_content
 from lazyneuron.engine.requests import Array, Request, make_request
-from lazyneuron.engine.session import open_session
+from lazyneuron.engine.session import Sessions, open_session
+from lazyneuron.engine.splitting import joined_outputs
 from lazyneuron.engine.text import TextEncoder
 
-__all__ = ["BatchResult", "Inputs", "Model", "Prediction"]
+__all__ = ["BatchResult", "Computed", "Inputs", "Model", "Prediction", "Prepared"]
 
 Inputs = Mapping[str, ArrayLike] | str | bytes | Path
 """Arrays by input name; a text; or an image, as its file's bytes or path."""
@@ -47,11 +48,14 @@ class Prediction:
         What was skipped for it, over its real rows.
     reader
         Gives the answers with as many candidates as are asked for; what `read` calls.
+    rows
+        What each row used, block by block, where the request asked for it; else empty.
     """
 
     outputs: Mapping[str, Array]
     sparsity: Sparsity
     reader: Callable[[int], tuple[Answer, ...]] = field(default=lambda _: (), repr=False)
+    rows: tuple[BlockRows, ...] = ()
 
     def read(self, top: int = TOP) -> tuple[Answer, ...]:
         """Return the outputs in words, one answer for each example; none where the model's task has no head.
@@ -101,6 +105,14 @@ class BatchResult:
         Operations wasted on padding rows, and those that budget 0 spared.
     seconds
         How long ONNX Runtime took.
+    examples
+        In all of its requests together.
+    input_seconds, output_seconds
+        Joining the requests before that, and cutting their outputs and counts after it.
+    sparsity
+        What was skipped, over all of its requests.
+    rows
+        The active neurons of each row, one entry a block.
     """
 
     predictions: list[Prediction]
@@ -108,6 +120,29 @@ class BatchResult:
     tokens_padding: int
     flops_padding_computed: int
     flops_padding_skipped: int
+    seconds: float
+    examples: int = 1
+    input_seconds: float = 0.0
+    output_seconds: float = 0.0
+    sparsity: Sparsity = field(default_factory=lambda: Sparsity(()))
+    rows: tuple[RowCounts, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch before it runs: its requests, the graph's inputs, and how long it took to join them."""
+
+    requests: Sequence[Request]
+    feed: Mapping[str, Array]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A batch that has run: what the graph gave, by name, and how long ONNX Runtime took."""
+
+    prepared: Prepared
+    values: Mapping[str, Array]
     seconds: float
 
 
@@ -119,14 +154,27 @@ class Model:
     manifest
         What the artifact says of itself.
     session
-        Its graph.
+        Its graph, in one session or in several.
     encoder
         Its tokenizer, where text goes in.
+
+    Attributes
+    ----------
+    concurrency
+        How many batches are best run at the same time; None where that was not measured.
     """
 
-    def __init__(self, manifest: Manifest, session: ort.InferenceSession, encoder: TextEncoder | None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        session: ort.InferenceSession | Sessions,
+        encoder: TextEncoder | None,
+        *,
+        concurrency: int | None = None,
+    ) -> None:
         self.manifest = manifest
-        self._session = session
+        self.concurrency = concurrency
+        self._sessions = session if isinstance(session, Sessions) else Sessions([session])
         self._encoder = encoder
         self._image_encoder = None if manifest.image is None else ImageEncoder(manifest.image)
         self._reader = Reader(manifest, encoder)
@@ -135,7 +183,14 @@ class Model:
 
     @classmethod
     def load(
-        cls, path: str | Path, *, threads: int | None = None, verify: bool = True, spinning: bool = False
+        cls,
+        path: str | Path,
+        *,
+        threads: int | None = None,
+        verify: bool = True,
+        spinning: bool = False,
+        instances: int = 1,
+        concurrency: int | None = None,
     ) -> "Model":
         """Load a model.
 
@@ -149,6 +204,10 @@ class Model:
             Whether to compare the files with the manifest's digests.
         spinning
             Whether idle threads spin, as `open_session` says: for a process that does nothing else.
+        instances
+            Sessions, each with `threads` of its own and its own copy of the weights.
+        concurrency
+            As the attribute.
 
         Raises
         ------
@@ -159,8 +218,30 @@ class Model:
         manifest = read_manifest(folder)
         if verify:
             verify_files(folder, manifest)
-        session = open_session(folder / MODEL_FILE, threads=threads, spinning=spinning)
-        return cls(manifest, session, TextEncoder.load(folder, manifest))
+        return cls.open(
+            folder, manifest, threads=threads, spinning=spinning, instances=instances, concurrency=concurrency
+        )
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        threads: int | None = None,
+        spinning: bool = False,
+        instances: int = 1,
+        concurrency: int | None = None,
+    ) -> "Model":
+        """Open a version whose manifest has been read and whose files have been checked; else as `load`.
+
+        Raises
+        ------
+        ArtifactError
+            If ONNX Runtime refuses the graph, or the tokenizer cannot be read.
+        """
+        sessions = [open_session(folder / MODEL_FILE, threads=threads, spinning=spinning) for _ in range(instances)]
+        return cls(manifest, Sessions(sessions), TextEncoder.load(folder, manifest), concurrency=concurrency)
 
     @property
     def name(self) -> str:
@@ -200,7 +281,7 @@ class Model:
         expected = f"{' or '.join([*others, f'tensors named {names}'])}: {self.name} has no {lacking}"
         return InputError(kind, got={"text": "text", "image": "an image"}[kind], expected=expected)
 
-    def predict(self, inputs: Inputs, budget: float = 1.0) -> Prediction:
+    def predict(self, inputs: Inputs, budget: float = 1.0, *, row_counts: bool = False) -> Prediction:
         """Run one request by itself.
 
         Parameters
@@ -210,13 +291,16 @@ class Model:
             its file's path or bytes, where the model has an image preprocessor.
         budget
             The share of the exported k that may be used, 0 < budget <= 1.
+        row_counts
+            Whether `Prediction.rows` shall tell what each row (token) used, too.
 
         Raises
         ------
         InputError
             If the input does not fit the model.
         """
-        return self.run([self.request(inputs, budget)]).predictions[0]
+        request = self.request(inputs, budget)
+        return self.run([replace(request, row_counts=row_counts)]).predictions[0]
 
     def run(self, requests: Sequence[Request]) -> BatchResult:
         """Run at least one request as one batch.
@@ -226,17 +310,46 @@ class Model:
         LazyneuronError
             If ONNX Runtime fails.
         """
+        return self.finish(self.compute(self.prepare(requests)))
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """Join at least one request into a batch: the first step of `run`, which needs no free session."""
         if len({r.shape_key for r in requests}) != 1 or (len(requests) > 1 and not self.manifest.batchable):
             msg = "these requests cannot share a batch"
             raise ValueError(msg)
+        began = time.perf_counter()
         feed = join(self.manifest, requests)
+        return Prepared(requests, feed, time.perf_counter() - began)
+
+    def compute(self, prepared: Prepared) -> Computed:
+        """Run a batch in ONNX Runtime: the second step of `run`.
+
+        Raises
+        ------
+        LazyneuronError
+            If ONNX Runtime fails.
+        """
         started = time.perf_counter()
         try:
-            values = self._session.run(self._fetches, feed)
+            values = self._sessions.run(self._fetches, prepared.feed)
         except Exception as error:
             raise LazyneuronError(f"{self.name}: ONNX Runtime failed: {' '.join(str(error).split())}") from error
         seconds = time.perf_counter() - started
-        return self._split(requests, feed, dict(zip(self._fetches, values, strict=True)), seconds)
+        return Computed(prepared, dict(zip(self._fetches, values, strict=True)), seconds)
+
+    def finish(self, computed: Computed) -> BatchResult:
+        """Cut a batch's outputs and counts into its requests' own: the last step of `run`."""
+        prepared = computed.prepared
+        began = time.perf_counter()
+        result = self._split(prepared.requests, prepared.feed, computed.values, computed.seconds)
+        return replace(result, input_seconds=prepared.seconds, output_seconds=time.perf_counter() - began)
+
+    def rejoin(self, request: Request, parts: Sequence[Prediction]) -> Prediction:
+        """Return the prediction for a request from those for its parts, in their order (`split`)."""
+        outputs = joined_outputs([part.outputs for part in parts])
+        sparsity = Sparsity.total([part.sparsity for part in parts])
+        rows = joined_rows([part.rows for part in parts])
+        return Prediction(outputs, sparsity, partial(self._reader.read, request, outputs), rows)
 
     def _split(
         self,
@@ -245,58 +358,26 @@ class Model:
         values: Mapping[str, Array],
         seconds: float,
     ) -> BatchResult:
+        manifest = self.manifest
+        counted = [batch_counts(manifest, block, feed, values, requests) for block in manifest.blocks]
+        each = zip(*(counts.requests for counts in counted), strict=True)
         predictions = []
         first = 0
-        for request in requests:
-            outputs = {o.name: cut(values[o.name], o.shape, request, first) for o in self.manifest.outputs}
-            counts = [self._counts(block, feed, values, request, first) for block in self.manifest.blocks]
+        for request, counts in zip(requests, each, strict=True):
+            outputs = {o.name: cut(values[o.name], o.shape, request, first) for o in manifest.outputs}
             reader = partial(self._reader.read, request, outputs)
-            predictions.append(Prediction(outputs, Sparsity(tuple(counts)), reader))
+            rows = block_rows(manifest, feed, values, request, first) if request.row_counts else ()
+            predictions.append(Prediction(outputs, Sparsity(counts), reader, rows))
             first += request.batch
-        real = Sparsity.total([p.sparsity for p in predictions])
-        padding = [self._padding(block, feed, values) for block in self.manifest.blocks]
+        padding = [padding_counts(manifest, block, feed, values) for block in manifest.blocks]
         return BatchResult(
             predictions,
-            tokens_real=real.blocks[0].rows,
+            tokens_real=counted[0].total.rows,
             tokens_padding=padding[0].rows,
             flops_padding_computed=sum(p.flops_executed for p in padding),
             flops_padding_skipped=sum(p.flops_dense - p.flops_executed for p in padding),
             seconds=seconds,
+            examples=first,
+            sparsity=Sparsity(tuple(counts.total for counts in counted)),
+            rows=tuple(counts.rows for counts in counted),
         )
-
-    def _counts(
-        self,
-        block: BlockPlan,
-        feed: Mapping[str, Array],
-        values: Mapping[str, Array],
-        request: Request,
-        first: int,
-    ) -> BlockCounts:
-        """Return what `block` did over the real rows of `request`."""
-        active = cut(values[block.active_output], block.rows, request, first)
-        mask = self.manifest.mask_for(block.rows)
-        real = np.ones(active.shape, bool) if mask is None else cut(feed[mask.name], block.rows, request, first) != 0
-        candidates = None
-        if block.candidates_output is not None:
-            candidates = _sum(cut(values[block.candidates_output], block.rows, request, first), real)
-        return block_counts(block, rows=int(real.sum()), active=_sum(active, real), candidates=candidates)
-
-    def _padding(self, block: BlockPlan, feed: Mapping[str, Array], values: Mapping[str, Array]) -> BlockCounts:
-        """Return what `block` did over the batch's padding rows; `flops_dense` is what they would cost unskipped."""
-        mask = self.manifest.mask_for(block.rows)
-        if mask is None:
-            return block_counts(block, rows=0, active=0)
-        padding = feed[mask.name] == 0
-        rows = int(padding.sum())
-        active = _sum(values[block.active_output], padding)
-        if block.candidates_output is None:  # the up projection is computed for every row
-            return block_counts(block, rows=rows, active=active)
-        candidates = values[block.candidates_output]
-        # A row of budget 0 is not even screened; a predictor's products, outside the operator, are done for every row.
-        computed = rows if block.mode == "predictor" else int(np.count_nonzero(candidates[padding]))
-        counts = block_counts(block, rows=computed, active=active, candidates=_sum(candidates, padding))
-        return replace(counts, rows=rows, flops_dense=rows * block.flops.dense_per_row)
-
-
-def _sum(counts: Array, where: NDArray[np.bool_] | bool = True) -> int:
-    return int(np.sum(counts, dtype=np.int64, where=where))

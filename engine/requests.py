@@ -39,6 +39,8 @@ class Request:
         Requests with equal keys can share a batch.
     origin
         The text or image that the inputs were made from; None where the caller gave tensors.
+    row_counts
+        Whether its prediction shall tell what each row used, too.
     """
 
     inputs: Mapping[str, Array]
@@ -48,6 +50,7 @@ class Request:
     length: int
     shape_key: Hashable
     origin: Origin | None = None
+    row_counts: bool = False
 
     @property
     def tokens(self) -> int:

@@ -1,13 +1,18 @@
 """ONNX Runtime with lazyneuron's operator library."""
 
 import os
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
 from lazyneuron.engine.errors import ArtifactError, ConfigurationError
 
-__all__ = ["open_session", "operator_library", "usable_cores"]
+__all__ = ["Sessions", "open_session", "operator_library", "usable_cores"]
+
+ort.disable_telemetry_events()  # some builds have it, and send it without being asked
 
 _LIBRARY = Path(__file__).parent / "lib" / "liblazyneuron_ops.so"
 
@@ -55,7 +60,9 @@ def open_session(
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else usable_cores()
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    options.log_severity_level = 3  # errors: an artifact's own warnings are of no use to who serves it
+    # Fatal ones alone: an error is raised as well, and an artifact's warnings are of no use to who serves it. A line on
+    # standard error for each request that fails would wait for whoever reads there.
+    options.log_severity_level = 4
     if sparse:
         options.register_custom_ops_library(str(operator_library()))
     try:
@@ -64,6 +71,36 @@ def open_session(
     except Exception as error:
         name = "a model in memory" if isinstance(model, bytes) else model
         raise ArtifactError(f"{name}: ONNX Runtime refuses it: {_one_line(error)}") from error
+
+
+class Sessions:
+    """One graph in one or several sessions, each run on the least busy. Safe to call from several threads.
+
+    Parameters
+    ----------
+    sessions
+        At least one, of the same graph.
+    """
+
+    def __init__(self, sessions: Sequence[ort.InferenceSession]) -> None:
+        self._sessions = tuple(sessions)
+        self._running = [0] * len(self._sessions)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def run(self, fetches: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
+        """Run the graph; ONNX Runtime's own errors pass through."""
+        with self._lock:
+            index = self._running.index(min(self._running))
+            self._running[index] += 1
+        try:
+            values: list[Any] = self._sessions[index].run(fetches, feed)
+        finally:
+            with self._lock:
+                self._running[index] -= 1
+        return values
 
 
 def _one_line(error: Exception) -> str:

@@ -169,7 +169,7 @@ def test_many_threads_share_a_model(sequence):
 def test_a_damaged_artifact_is_refused_with_and_without_digests(repository, tmp_path):
     folder = write_vector_model(tmp_path)
     (folder / "model.onnx").write_bytes(b"not a graph")
-    with pytest.raises(ArtifactError, match=r"model\.onnx: sha256 is"):
+    with pytest.raises(ArtifactError, match=r"model\.onnx: 11 bytes, the manifest says \d+ bytes"):
         lazyneuron.load(folder)
     with pytest.raises(ArtifactError, match=r"model\.onnx: ONNX Runtime refuses it"):
         lazyneuron.load(folder, verify=False)
