@@ -73,7 +73,7 @@ def synthetic(blocks: int, rows: int) -> Iterator[Given]:
 
 def trained(checkpoint: str, calibration: Path, scratch: Path) -> Iterator[Given]:
     """Run a checkpoint on its data and give its blocks with their rows."""
-    dense, ledger = open_checkpoint(checkpoint, None, Silent())
+    dense, ledger = open_checkpoint(checkpoint, None, scratch, Silent())
     measured = measure(dense, ledger, calibration, scratch=scratch, size=8, hold_out=True, progress=Silent(), rows=True)
     folder = collect(measured, scratch, Silent())
     for number, block in enumerate(ledger.blocks.values()):

@@ -21,21 +21,28 @@ from lazyneuron.engine.artifact import (
 )
 from lazyneuron.engine.cost_files import load_costs
 from lazyneuron.engine.errors import CheckpointError, ConfigurationError
-from lazyneuron.exporters.admission import admit
+from lazyneuron.exporters.admission import admit, one_by_one
 from lazyneuron.exporters.blocks import Ledger
 from lazyneuron.exporters.candidates import certified_choices, screened
-from lazyneuron.exporters.comparison import Comparison, compare_graphs
+from lazyneuron.exporters.comparison import Comparison, Expected, compare_graphs
+from lazyneuron.exporters.cutting import Cutter, needs_samples, weighs_losses
+from lazyneuron.exporters.evaluation.api import MAX_QUALITY_DROP, evaluate
+from lazyneuron.exporters.evaluation.labelled import read_labelled
+from lazyneuron.exporters.evaluation.report import EvaluationReport
 from lazyneuron.exporters.measure import Measured, count_held_out, measure, open_checkpoint
 from lazyneuron.exporters.page import write_page
 from lazyneuron.exporters.plan import Choice, block_plan
 from lazyneuron.exporters.plan_file import PLAN_FILE, Plan, read_plan
-from lazyneuron.exporters.planner import make_plan, with_whole_model
-from lazyneuron.exporters.predicted import Offers, may_predict, offer_predictors
+from lazyneuron.exporters.planner import carried_out, lossless, make_plan, with_whole_model
+from lazyneuron.exporters.predicted import may_predict, trained_predictors
+from lazyneuron.exporters.probes import with_probe
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.reports import BlockSparsity, ExportReport, SparsityReport
+from lazyneuron.exporters.samples import collect_samples
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.settings import ExportSettings
 from lazyneuron.exporters.sources import DenseModel
+from lazyneuron.exporters.weighing import Ladder, weigh
 from lazyneuron.exporters.writing import free_version, staged, write_errors
 
 __all__ = ["export", "inspect"]
@@ -70,8 +77,8 @@ def inspect(
     """
     settings = ExportSettings(calibration=Path(calibration) if calibration else None, batch_size=batch_size)
     progress = progress or Silent()
-    dense, ledger = open_checkpoint(str(checkpoint), None, progress)
     with tempfile.TemporaryDirectory(prefix="lazyneuron-") as scratch, write_errors(Path(scratch)):
+        dense, ledger = open_checkpoint(str(checkpoint), None, Path(scratch), progress)
         measured = measure(
             dense,
             ledger,
@@ -129,14 +136,17 @@ def export(
     name = _model_name(settings.name or output.resolve().name)
     version = free_version(output, settings.version)
     progress = progress or Silent()
-    dense, ledger = open_checkpoint(str(checkpoint), settings.task, progress)
-    _require_blocks(str(checkpoint), ledger)
-    if settings.top_k is None and settings.plan is None and dense.top_k is not None:
-        settings = replace(settings, top_k=dense.top_k)  # what `lazyneuron finetune` trained it for
-    rows = may_predict(settings)
+    rows, hidden = may_predict(settings), needs_samples(settings)
     with staged(output, version) as folder, write_errors(output):
         scratch = folder / "scratch"
         scratch.mkdir()
+        dense, ledger = open_checkpoint(str(checkpoint), settings.task, scratch, progress, cache=settings.cache)
+        _require_blocks(str(checkpoint), ledger)
+        if settings.evaluate is not None:
+            read_labelled(settings.evaluate, dense)
+        if settings.top_k is None and settings.plan is None and dense.top_k is not None:
+            # What `lazyneuron finetune` trained it for, without a mean for what is left out.
+            settings = replace(settings, top_k=dense.top_k, recover_mean=False)
         measured = measure(
             dense,
             ledger,
@@ -146,42 +156,69 @@ def export(
             hold_out=True,
             progress=progress,
             rows=rows,
+            hidden=hidden,
         )
         sparsity = _sparsity(str(checkpoint), measured)
-        planned, plan = make_plan(measured, settings, scratch, progress)
-        if all(choice.mode == "dense" for choice in planned.values()):
+        cutter = Cutter(collect_samples(measured, scratch, progress) if hidden else None, settings)
+        planned, plan = make_plan(measured, cutter, scratch, progress)
+        weighs = weighs_losses(settings) and settings.calibration is not None
+        if all(choice.mode == "dense" for choice in planned.values()) and not weighs:
             raise CheckpointError(f"{checkpoint}: {sparsity.verdict.sentence}")
-        offers = offer_predictors(planned, plan, measured, settings, progress)
-        choices, comparison = _compared(planned, offers, measured, settings, scratch, progress)
-        plan = offers.plan.carried_out({choice.block.name: choice.mode for choice in choices.values()})
+        ladder = _ladder(planned, plan, measured, cutter, scratch, progress)
+        choices, comparison = _admitted(ladder, measured, settings, scratch, progress)
+        plan = carried_out(ladder.plan, {choice.block.name: choice for choice in choices.values()})
         plan = with_whole_model(measured, plan, settings, scratch, progress)
         progress.step("writing the artifact")
         made = _Made(folder, name, version, measured, choices, plan, comparison, sparsity)
         manifest, sparsity = _write(made)
         shutil.rmtree(scratch)
         _validate(folder)
-    return ExportReport(output / str(version), manifest, sparsity, plan)
+        path = output / str(version)
+        evaluation = _evaluated(folder, path, settings, progress)
+        manifest = _finish(folder, manifest, sparsity, plan, evaluation)
+    return ExportReport(path, manifest, sparsity, plan, evaluation)
 
 
-def _compared(
+def _ladder(
     planned: Mapping[str, Choice],
-    offers: Offers,
+    plan: Plan,
     measured: Measured,
-    settings: ExportSettings,
+    cutter: Cutter,
     scratch: Path,
     progress: Progress,
-) -> tuple[Mapping[str, Choice], Comparison]:
-    """Measure what the choices give, with as many of the predictors that they are offered as may be admitted."""
-    compare = partial(
-        compare_graphs,
-        measured,
-        scratch=scratch,
-        capped=_capped(planned),
-        int8=settings.quantize == "int8",
-        progress=progress,
+) -> Ladder:
+    """Say what may be done beyond what loses nothing: what a person asks for, or what is cheaper."""
+    settings = cutter.settings
+    if weighs_losses(settings) and settings.density is None:
+        return weigh(planned, plan, measured, cutter, scratch, progress)
+    trained = trained_predictors(planned, plan, measured, settings, progress)
+    notes = tuple(
+        f"{planned[key].block.name} is {planned[key].mode}: no predictor would cost less than it saves."
+        for key, predictor in trained.items()
+        if predictor is None and planned[key].mode != "exact"
     )
-    chosen, comparison, notes = admit(planned, offers.predictors, settings.max_quality_drop, compare)
-    return chosen, replace(comparison, notes=comparison.notes + offers.notes + notes)
+    wanted: dict[str, Choice | None] = {
+        key: planned[key].predicted(predictor) if predictor else None for key, predictor in trained.items()
+    }
+    base = dict(planned)
+    if settings.max_quality_drop is not None:
+        cut = {key: choice for key, choice in planned.items() if choice.threshold > 0}
+        for key, choice in cut.items():
+            own = replace(settings, top_k=choice.top_k or None)
+            base[key] = lossless(measured, own, "certified" if choice.mode == "certified" else "exact")[key]
+        wanted |= cut
+    return Ladder(one_by_one(base, wanted), plan, notes)
+
+
+def _admitted(
+    ladder: Ladder, measured: Measured, settings: ExportSettings, scratch: Path, progress: Progress
+) -> tuple[Mapping[str, Choice], Comparison]:
+    """Measure what the choices give, with as much of what loses quality as may be done."""
+    int8 = settings.quantize == "int8"
+    expected = Expected(measured, scratch)
+    compare = partial(compare_graphs, measured, expected, scratch=scratch, int8=int8, progress=progress)
+    chosen, comparison, notes = admit(ladder.rungs, settings.max_quality_drop, compare, ladder.offered)
+    return chosen, replace(comparison, notes=comparison.notes + ladder.notes + notes)
 
 
 def _mode(choices: Mapping[str, Choice]) -> Literal["exact", "certified", "predictor"]:
@@ -205,7 +242,7 @@ class _Made:
 
 
 def _write(made: _Made) -> tuple[Manifest, SparsityReport]:
-    """Fill the folder; the manifest comes last, with the other files' digests."""
+    """Fill the folder but for the page; the manifest comes last, with the other files' digests."""
     folder, dense = made.folder, made.measured.dense
     files = save(made.comparison.graph.model, folder / MODEL_FILE)
     if dense.tokenizer is not None:
@@ -215,12 +252,32 @@ def _write(made: _Made) -> tuple[Manifest, SparsityReport]:
     plan = folder / PLAN_FILE
     plan.write_text(made.plan.model_dump_json(indent=2) + "\n", encoding="utf-8")
     files.append(plan)
-    manifest = _manifest(made, files)
-    sparsity = _with_candidates(made.sparsity, made.plan, manifest)
-    page = write_page(folder / "report.html", manifest, sparsity, made.plan)
-    manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
+    manifest = with_probe(_manifest(made, files), folder, dense)
+    _write_manifest(folder, manifest)
+    return manifest, _with_candidates(made.sparsity, made.plan, manifest)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    return manifest, sparsity
+
+
+def _evaluated(folder: Path, path: Path, settings: ExportSettings, progress: Progress) -> EvaluationReport | None:
+    """Judge the artifact in `folder`, which is to be at `path`."""
+    if settings.evaluate is None:
+        return None
+    allowed = settings.max_quality_drop or MAX_QUALITY_DROP
+    found = evaluate(folder, settings.evaluate, max_quality_drop=allowed, progress=progress)
+    return replace(found, path=path)
+
+
+def _finish(
+    folder: Path, manifest: Manifest, sparsity: SparsityReport, plan: Plan, evaluation: EvaluationReport | None
+) -> Manifest:
+    """Write the page, and the manifest with its digest."""
+    page = write_page(folder / "report.html", manifest, sparsity, plan, evaluation)
+    manifest = manifest.model_copy(update={"files": {**manifest.files, page.name: digest(page)}})
+    _write_manifest(folder, manifest)
+    return manifest
 
 
 def _manifest(made: _Made, files: list[Path]) -> Manifest:
@@ -283,17 +340,14 @@ def _plan_notes(made: _Made) -> Iterator[str]:
         yield f"{block.name} stays dense and is not counted: {block.density.mean:.1%} of its neurons are active; {why}."
 
 
-def _capped(choices: Mapping[str, Choice]) -> bool:
-    """Say whether a person cut off more than the model itself does."""
-    return any(choice.top_k != choice.block.top_k for choice in choices.values())
-
-
 def _validate(folder: Path) -> None:
-    """Read the artifact back as a server would."""
+    """Read the artifact back and check it, as a server would."""
     from lazyneuron.engine.model import Model
+    from lazyneuron.engine.probe import self_check
 
-    verify_files(folder, read_manifest(folder))
-    Model.load(folder, verify=False)
+    manifest = read_manifest(folder)
+    verify_files(folder, manifest)
+    self_check(Model.open(folder, manifest), folder)
 
 
 def _sparsity(checkpoint: str, measured: Measured, candidates: Mapping[str, float] | None = None) -> SparsityReport:

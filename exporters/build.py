@@ -1,5 +1,6 @@
 """Adding nodes to a graph in the way that onnxscript's rewriter builds them: `build.Cast(x, to=…)`."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir import tape
 
-__all__ = ["Builder", "const", "initializer"]
+__all__ = ["Builder", "const", "initializer", "lazy_tensor"]
 
 
 class Builder:
@@ -40,9 +41,23 @@ def const(op: Any, array: NDArray[np.generic] | list[int]) -> ir.Value:  # noqa:
     return value
 
 
-def initializer(graph: ir.Graph, name: str, values: NDArray[np.generic]) -> ir.Value:
+def lazy_tensor(make: Callable[[], NDArray[np.generic]], name: str | None = None) -> ir.LazyTensor:
+    """Return a constant that is made anew where it is read, so that the graph holds no large array.
+
+    Parameters
+    ----------
+    make
+        Gives the same values each time; it is called here once, for their type and shape.
+    """
+    values = make()
+    dtype = ir.DataType.from_numpy(values.dtype)
+    return ir.LazyTensor(lambda: ir.tensor(np.ascontiguousarray(make())), dtype, ir.Shape(values.shape), name=name)
+
+
+def initializer(graph: ir.Graph, name: str, values: NDArray[np.generic] | ir.TensorProtocol) -> ir.Value:
     """Store constants in a graph under a name of their own."""
-    tensor = ir.tensor(np.ascontiguousarray(values), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(values.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+    tensor = ir.tensor(np.ascontiguousarray(values), name=name) if isinstance(values, np.ndarray) else values
+    shape = ir.Shape(tensor.shape.numpy())
+    value = ir.Value(name=name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -1,4 +1,4 @@
-"""A folder that outlives an interrupted export, so that the next one goes on from there.
+"""A folder that outlives an export, so that the next one goes on from there.
 
 What lies in it is keyed by content: the digests of the checkpoint and of the calibration file, and all settings that
 matter. Nothing in it is ever stale, and all of it may be deleted.

@@ -21,7 +21,7 @@ from lazyneuron.exporters.counts import SHARED, Examples, Positions, Unions
 from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.screens import ChannelSums
 
-__all__ = ["BlockCounts", "calibrate", "count_outputs", "density", "row_outputs"]
+__all__ = ["BlockCounts", "calibrate", "count_outputs", "density", "hidden_output", "row_outputs"]
 
 
 _SUMS = ("sum", "squares")
@@ -118,7 +118,7 @@ def density(counts: BlockCounts, top_k: int = 0) -> Density:
 
 
 def count_outputs(
-    model: ir.Model, blocks: Sequence[Block], inputs: Sequence[InputSpec], *, rows: bool = False
+    model: ir.Model, blocks: Sequence[Block], inputs: Sequence[InputSpec], *, rows: bool = False, hidden: bool = False
 ) -> ir.Model:
     """Return a copy of the dense graph that also counts, in outputs as `_names` calls them.
 
@@ -126,22 +126,29 @@ def count_outputs(
     ----------
     rows
         Whether it gives the blocks' rows too, in outputs as `row_outputs` calls them.
+    hidden
+        Whether it gives the neurons' values too, in outputs as `hidden_output` calls them.
     """
     counting = model.clone()
     graph = counting.graph
     values = {v.name: v for v in [*graph.inputs, *(o for node in graph for o in node.outputs)]}
+    added: list[str] = []
     for i, block in enumerate(blocks):
         builder = Builder(graph)
-        hidden, x = values[block.hidden.name], values[block.up.x.name]
+        neurons, x = values[block.hidden.name], values[block.up.x.name]
         mask = mask_for(inputs, block.rows)
         real = None if mask is None else _real_column(builder, values[mask.name])
-        size = builder.Abs(hidden) if block.signed else hidden
+        size = builder.Abs(neurons) if block.signed else neurons
         counts, sums = _names(i)[: -len(_SUMS)], _names(i)[-len(_SUMS) :]
-        _add_counts(builder, size, hidden.dtype, real, block.d_ff, counts)
+        _add_counts(builder, size, neurons.dtype, real, block.d_ff, counts)
         _add_sums(builder, x, real, block.d_model, sums)
         if rows:
-            _add_rows(builder, hidden, x, block, row_outputs(i))
-    for name in (name for i in range(len(blocks)) for name in [*_names(i), *(row_outputs(i) if rows else ())]):
+            _add_rows(builder, neurons, x, block, row_outputs(i))
+        if hidden:
+            _add_hidden(builder, neurons, block.d_ff, hidden_output(i))
+    for i in range(len(blocks)):
+        added += [*_names(i), *(row_outputs(i) if rows else ()), *([hidden_output(i)] if hidden else ())]
+    for name in added:
         graph.outputs.append(next(o for node in graph for o in node.outputs if o.name == name))
     return counting
 
@@ -159,6 +166,11 @@ def _names(block: int) -> list[str]:
 def row_outputs(block: int) -> list[str]:
     """Return a block's outputs with its rows: its input, float32 [rows, d_model], and what fired, bool [rows, d_ff]."""
     return [f"lazyneuron.{what}.{block}" for what in ("x", "active")]
+
+
+def hidden_output(block: int) -> str:
+    """Return a block's output with its neurons' values, as the down projection gets them: float32 [rows, d_ff]."""
+    return f"lazyneuron.hidden.{block}"
 
 
 def _real_column(op: Builder, mask: ir.Value) -> ir.Value:
@@ -219,6 +231,11 @@ def _add_rows(op: Builder, hidden: ir.Value, x: ir.Value, block: Block, names: l
     active = op.Greater(op.Reshape(hidden, const(op, [-1, block.d_ff])), const(op, np.zeros((), dtype)), _name=names[1])
     flat.dtype, flat.shape = ir.DataType.FLOAT, ir.Shape([None, block.d_model])
     active.dtype, active.shape = ir.DataType.BOOL, ir.Shape([None, block.d_ff])
+
+
+def _add_hidden(op: Builder, hidden: ir.Value, d_ff: int, name: str) -> None:
+    flat = op.Reshape(op.Cast(hidden, to=ir.DataType.FLOAT), const(op, [-1, d_ff]), _name=name)
+    flat.dtype, flat.shape = ir.DataType.FLOAT, ir.Shape([None, d_ff])
 
 
 def calibrate(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from lazyneuron.exporters.comparison import candidate_shares
+from lazyneuron.exporters.comparison import count_shares
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice, choose
 from lazyneuron.exporters.progress import Progress
@@ -39,5 +39,7 @@ def screened(
         return {}
     progress.step("counting the certified screen's candidates")
     graph = rewrite(measured.dense.model, measured.dense.inputs, certified, use_masks=True)
+    measured.session.close()  # one graph's weights at a time
     session = open_model(graph.model, scratch / "candidates.onnx", sparse=True)
-    return dict(zip(certified, candidate_shares(measured, graph, session, certified), strict=True))
+    _, candidates = count_shares(measured, graph, session, certified)
+    return dict(zip(certified, candidates, strict=True))

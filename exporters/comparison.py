@@ -1,13 +1,12 @@
 """Rewriting the graph and proving on held-out data that nothing which matters has changed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import onnx
-import onnxruntime as ort
 
 from lazyneuron.engine.artifact import Quality
 from lazyneuron.engine.errors import CheckpointError
@@ -17,12 +16,13 @@ from lazyneuron.exporters.masks import mask_for, real_rows
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan import Choice
 from lazyneuron.exporters.progress import Progress
-from lazyneuron.exporters.quality import compare, worst
+from lazyneuron.exporters.quality import Runs, compare, worst
 from lazyneuron.exporters.quantization import Quantized, quantize
+from lazyneuron.exporters.recording import Recording
 from lazyneuron.exporters.rewrite import SparseGraph, rewrite
-from lazyneuron.exporters.sessions import open_model
+from lazyneuron.exporters.sessions import Reopened, open_model
 
-__all__ = ["TOLERANCE", "Comparison", "candidate_shares", "compare_graphs"]
+__all__ = ["TOLERANCE", "Comparison", "Expected", "compare_graphs", "count_shares", "has_argmax"]
 
 TOLERANCE = 1e-4
 """The largest error of an output, relative to its largest entry, that counts as no difference."""
@@ -52,33 +52,61 @@ class Comparison:
         `int8` where products outside the operators were quantised.
     candidates
         For each block the share of neurons whose up projection was computed on the held-out examples.
+    active
+        Likewise the share whose down projection was.
     """
 
     graph: SparseGraph
     quality: Quality
     quantize: Literal["none", "int8"]
     candidates: tuple[float, ...]
+    active: tuple[float, ...]
     notes: tuple[str, ...]
+
+
+class Expected:
+    """What the dense graph gives on the held-out examples, recorded once for all comparisons.
+
+    Parameters
+    ----------
+    measured
+        The dense graph; it is closed whenever it has been recorded.
+    scratch
+        A folder for the recordings.
+    """
+
+    def __init__(self, measured: Measured, scratch: Path) -> None:
+        self.measured, self.scratch = measured, scratch
+        self.whole = self._record(measured.session, measured.held_out_examples, "expected")
+        self.ragged = self.record_ragged(measured.session, "expected-ragged")
+
+    def record_ragged(self, session: Reopened, name: str) -> Recording:
+        """Return what a graph gives on held-out examples of unequal lengths."""
+        return self._record(session, partial(_ragged, self.measured), name)
+
+    def _record(self, session: Reopened, examples: Callable[[], Iterator[Example]], name: str) -> Recording:
+        outputs = [spec.name for spec in self.measured.dense.outputs]
+        return Recording(session, outputs, lambda: self.measured.feeds(examples()), self.scratch / name)
 
 
 def compare_graphs(
     measured: Measured,
+    expected: Expected,
     choices: Mapping[str, Choice],
     scratch: Path,
     *,
-    capped: bool,
     int8: bool = False,
     progress: Progress,
 ) -> Comparison:
     """Rewrite the dense graph and compare outputs on the held-out examples.
+
+    At most one graph's weights are in memory at a time, packed as ONNX Runtime and the operators have them.
 
     Padding rows get budget 0, unless that changes the outputs of real rows, which a graph can do that mixes rows
     without regard to its mask.
 
     Parameters
     ----------
-    capped
-        Whether a person's top-k may change the outputs.
     int8
         Whether to quantise the rest; the float graph is compared first, and the quantised one is what is returned.
 
@@ -90,53 +118,73 @@ def compare_graphs(
     dense = measured.dense
     notes: list[str] = []
     skipping = any(choice.mode != "exact" for choice in choices.values())
-    lossy = capped or any(choice.mode == "predictor" for choice in choices.values())
+    lossy = any(choice.lossy for choice in choices.values())
+    masked = any(mask_for(dense.inputs, choice.block.rows) for choice in choices.values())
+    progress.step("running the dense graph on what was held out")
+    expected.whole.prepare()
+    if masked:
+        expected.ragged.prepare()
     progress.step("rewriting the graph")
     graph = rewrite(dense.model, dense.inputs, choices, use_masks=True)
     session = open_model(graph.model, scratch / "sparse.onnx", sparse=True)
     onnx.checker.check_model(str(scratch / "sparse.onnx"))  # by path: a model over 2 GB is no single message
-    masked = any(mask_for(dense.inputs, choice.block.rows) for choice in choices.values())
     if masked:
         progress.step("checking that padding does not matter")
-        plain = rewrite(dense.model, dense.inputs, choices, use_masks=False)
-        unmasked = open_model(plain.model, scratch / "unmasked.onnx", sparse=True)
-        feeds = measured.feeds(_ragged(measured))
-        padded = compare(unmasked, session, dense.inputs, dense.outputs, feeds, argmax=False)
-        if worst(padded) > TOLERANCE:
-            graph, session = plain, unmasked
-            notes.append(
-                f"Padding rows are computed, since skipping them changes real rows' outputs by {worst(padded):.1e}: "
-                "the model lets padding reach them."
-            )
+        error = _ragged_error(measured, expected.ragged, session)
+        if error > TOLERANCE:  # by the padding, or by what the choices cut off
+            plain = rewrite(dense.model, dense.inputs, choices, use_masks=False)
+            session.close()
+            unmasked = open_model(plain.model, scratch / "unmasked.onnx", sparse=True)
+            computed = expected.record_ragged(unmasked, "unmasked-ragged")
+            computed.prepare()
+            error = _ragged_error(measured, computed, session)
+            if error > TOLERANCE:
+                session.close()
+                graph, session = plain, unmasked
+                notes.append(
+                    f"Padding rows are computed, since skipping them changes real rows' outputs by {error:.1e}: "
+                    "the model lets padding reach them."
+                )
     progress.step("comparing with the dense graph")
-    quality = _against_dense(measured, session)
+    quality = _against_dense(expected, session)
     notes += _notes(measured, quality, lossy=lossy)
     kind: Literal["none", "int8"] = "none"
     if int8:
         progress.step("quantising the rest of the graph")
+        session.close()
         quantized = quantize(graph.model, scratch)
         graph = replace(graph, model=quantized.model)
         kind = "int8" if quantized.products else "none"
         session = open_model(graph.model, scratch / "quantized.onnx", sparse=True)
         progress.step("comparing with the dense graph")
-        float_error, quality = worst(quality), _against_dense(measured, session)
+        float_error, quality = worst(quality), _against_dense(expected, session)
         notes += _int8_notes(quantized, choices, before=float_error, after=worst(quality))
     notes += [_why_exact(choice.block) for choice in choices.values() if skipping and _cannot_skip(choice)]
-    candidates = candidate_shares(measured, graph, session, choices)
-    return Comparison(graph, quality, kind, candidates, tuple(notes))
+    active, candidates = count_shares(measured, graph, session, choices)
+    return Comparison(graph, quality, kind, candidates, active, tuple(notes))
 
 
-def _against_dense(measured: Measured, session: ort.InferenceSession) -> Quality:
-    """Compare a session with the dense graph on the held-out examples."""
+def _ragged_error(measured: Measured, first: Recording, second: Reopened) -> float:
+    """Return how far two graphs are apart on held-out examples of unequal lengths, over real rows."""
     dense = measured.dense
-    feeds = measured.feeds(measured.held_out_examples())
-    argmax = dense.task in _ARGMAX
-    return compare(measured.session, session, dense.inputs, dense.outputs, feeds, argmax=argmax)
+    return worst(compare(first.beside(second), second, dense.inputs, dense.outputs, argmax=False))
+
+
+def _against_dense(expected: Expected, session: Reopened) -> Quality:
+    """Compare a graph with the dense one on the held-out examples."""
+    dense = expected.measured.dense
+    pairs = expected.whole.beside(session)
+    return compare(pairs, session, dense.inputs, dense.outputs, argmax=has_argmax(dense.task))
+
+
+def has_argmax(task: str) -> bool:
+    """Say whether the largest entry of a task's outputs has a meaning, as in logits."""
+    return task in _ARGMAX
 
 
 def _cannot_skip(choice: Choice) -> bool:
     """Say whether a block is exact because no other mode fits it; else its cost decided."""
-    return choice.mode == "exact" and not choice.block.screenable
+    return choice.mode == "exact" and not choice.block.screenable and not choice.threshold
 
 
 def _why_exact(block: Block) -> str:
@@ -145,21 +193,22 @@ def _why_exact(block: Block) -> str:
     return f"{block.name} is exact: the model reshapes its neurons between the projections."
 
 
-def candidate_shares(
-    measured: Measured, graph: SparseGraph, session: ort.InferenceSession, choices: Mapping[str, Choice]
-) -> tuple[float, ...]:
-    """Return the share of each block's neurons that are computed, over the held-out examples' real rows."""
-    names = [name for name in graph.candidates_outputs if name is not None]
-    blocks = [choice.block for choice, name in zip(choices.values(), graph.candidates_outputs, strict=True) if name]
-    computed, neurons = np.zeros(len(blocks)), np.zeros(len(blocks))
-    for feed in measured.feeds(measured.held_out_examples()) if names else ():
-        for i, (block, counts) in enumerate(zip(blocks, session.run(names, feed), strict=True)):
+def count_shares(
+    measured: Measured, graph: SparseGraph, session: Runs, choices: Mapping[str, Choice]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the shares of each block's neurons that are active and that are computed, over held-out real rows."""
+    outputs = [*graph.active_outputs, *graph.candidates_outputs]
+    blocks = [choice.block for choice in choices.values()] * 2
+    counted = {name: block for name, block in zip(outputs, blocks, strict=True) if name is not None}
+    found, neurons = dict.fromkeys(counted, 0), dict.fromkeys(counted, 0)
+    for feed in measured.feeds(measured.held_out_examples()):
+        for (name, block), counts in zip(counted.items(), session.run(list(counted), feed), strict=True):
             real = real_rows(measured.dense.inputs, block.rows, feed)
-            counted = counts if real is None else counts[real]
-            computed[i] += counted.sum()
-            neurons[i] += counted.size * block.d_ff
-    shares = dict(zip(names, (computed / np.maximum(neurons, 1)).tolist(), strict=True))
-    return tuple(1.0 if name is None else shares[name] for name in graph.candidates_outputs)
+            of_rows = counts if real is None else counts[real]
+            found[name] += int(of_rows.sum())
+            neurons[name] += of_rows.size * block.d_ff
+    shares = tuple(1.0 if name is None else found[name] / max(neurons[name], 1) for name in outputs)
+    return shares[: len(choices)], shares[len(choices) :]
 
 
 def _notes(measured: Measured, quality: Quality, *, lossy: bool) -> list[str]:

@@ -6,8 +6,6 @@ from itertools import islice
 from math import ceil
 from pathlib import Path
 
-import onnxruntime as ort
-
 from lazyneuron.engine.artifact import Calibration
 from lazyneuron.engine.errors import CalibrationError, LazyneuronError
 from lazyneuron.exporters.batches import Feed, batch_size, batches
@@ -15,7 +13,7 @@ from lazyneuron.exporters.blocks import Ledger, find_blocks
 from lazyneuron.exporters.calibration import BlockCounts, calibrate, count_outputs
 from lazyneuron.exporters.examples import Example, ExampleSet, random_examples, read_examples
 from lazyneuron.exporters.progress import Progress
-from lazyneuron.exporters.sessions import open_model
+from lazyneuron.exporters.sessions import Reopened, open_model, spill
 from lazyneuron.exporters.sources import DenseModel, read_checkpoint
 
 __all__ = ["Measured", "count_held_out", "measure", "open_checkpoint"]
@@ -32,7 +30,7 @@ class Measured:
     counts
         One a block, in the ledger's order.
     session
-        The dense graph; it counts, too.
+        The dense graph; it counts, too. Whoever opens another graph closes it.
     examples
         All of them.
     held_out
@@ -44,7 +42,7 @@ class Measured:
     dense: DenseModel
     ledger: Ledger
     counts: list[BlockCounts]
-    session: ort.InferenceSession
+    session: Reopened
     examples: ExampleSet
     held_out: int
     batch_size: int
@@ -60,6 +58,11 @@ class Measured:
         kind = "random" if self.examples.name is None else "data"
         return Calibration(kind=kind, name=self.examples.name, examples=self.examples.count)
 
+    def used_examples(self, most: int) -> Iterator[Example]:
+        """Give at most so many of the examples that were counted, evenly out of all of them."""
+        step = -(-self.used // most)
+        return islice(self.examples.read(), 0, self.used, step)
+
     def held_out_examples(self) -> Iterator[Example]:
         """Give the examples that were left for the comparison."""
         return islice(self.examples.read(), self.examples.count - self.held_out, None)
@@ -69,10 +72,13 @@ class Measured:
         return batches(examples, self.dense.inputs, self.batch_size)
 
 
-def open_checkpoint(checkpoint: str, task: str | None, progress: Progress) -> tuple[DenseModel, Ledger]:
-    """Read a checkpoint and find its blocks."""
+def open_checkpoint(
+    checkpoint: str, task: str | None, scratch: Path, progress: Progress, *, cache: Path | None = None
+) -> tuple[DenseModel, Ledger]:
+    """Read a checkpoint, leave its weights in a file under `scratch`, and find its blocks."""
     progress.step(f"reading {checkpoint}")
-    dense = read_checkpoint(checkpoint, task)
+    dense = read_checkpoint(checkpoint, task, cache)
+    spill(dense.model, scratch)
     progress.step("finding MLP blocks")
     return dense, find_blocks(dense.model)
 
@@ -87,6 +93,7 @@ def measure(
     hold_out: bool,
     progress: Progress,
     rows: bool = False,
+    hidden: bool = False,
 ) -> Measured:
     """Run the dense graph over the calibration data and count.
 
@@ -102,6 +109,8 @@ def measure(
         Whether to leave a part of the examples for a comparison.
     rows
         Whether the graph gives the blocks' rows too, for predictors.
+    hidden
+        Whether it gives the neurons' values too, for thresholds.
 
     Raises
     ------
@@ -112,7 +121,7 @@ def measure(
     examples = read_examples(calibration, dense) if calibration is not None else random_examples(dense)
     size = batch_size(dense.inputs, size)
     held_out = _held_out(examples.count, size) if hold_out else 0
-    counting = count_outputs(dense.model, blocks, dense.inputs, rows=rows)
+    counting = count_outputs(dense.model, blocks, dense.inputs, rows=rows, hidden=hidden)
     session = open_model(counting, scratch / "dense.onnx", sparse=False)
     measured = Measured(dense, ledger, [], session, examples, held_out, size)
     progress.step("calibrating", measured.used)

@@ -1,30 +1,53 @@
-"""`report.html`: one self-contained page for a person."""
+"""Self-contained pages for a person: an export's `report.html`, and an evaluation's."""
 
 import base64
-from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 
 from lazyneuron.engine.artifact import Manifest
+from lazyneuron.exporters.evaluation.words import cells, megabytes
 from lazyneuron.exporters.plan_file import Plan
 from lazyneuron.exporters.plots import draw_block, percent
 from lazyneuron.exporters.reports import BlockSparsity, SparsityReport
 
-__all__ = ["write_page"]
+if TYPE_CHECKING:
+    from lazyneuron.exporters.evaluation.report import EvaluationReport
+
+__all__ = ["render_evaluation", "write_page"]
 
 
-def write_page(path: Path, manifest: Manifest, sparsity: SparsityReport, plan: Plan) -> Path:
+def write_page(
+    path: Path,
+    manifest: Manifest,
+    sparsity: SparsityReport,
+    plan: Plan,
+    evaluation: "EvaluationReport | None" = None,
+) -> Path:
     """Write the report of an export; return its path."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = percent
-    template = environment.from_string((files(__package__) / "report.html.j2").read_text(encoding="utf-8"))
     plots = {block.name: _plots(block) for block in sparsity.blocks}
-    path.write_text(
-        template.render(manifest=manifest, sparsity=sparsity, plan=plan, plots=plots, saved=_saved(manifest)),
-        encoding="utf-8",
+    page = _template("report.html.j2").render(
+        manifest=manifest, sparsity=sparsity, plan=plan, plots=plots, saved=_saved(manifest), evaluation=evaluation
     )
+    path.write_text(page, encoding="utf-8")
     return path
+
+
+def render_evaluation(evaluation: "EvaluationReport") -> str:
+    """Return the page of an evaluation."""
+    return _template("evaluation.html.j2").render(evaluation=evaluation)
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, "pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "cells": cells, "megabytes": megabytes}
+    return environment.get_template(name)
 
 
 def _saved(manifest: Manifest) -> float:

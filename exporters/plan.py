@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density
+import numpy as np
+from numpy.typing import NDArray
+
+from lazyneuron.engine.artifact import Activation, BlockFlops, BlockPlan, Density
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.calibration import BlockCounts, density
+from lazyneuron.exporters.cuts import Cut
 from lazyneuron.exporters.plan_file import BlockMode
 from lazyneuron.exporters.predictors.predictor import Predictor
 from lazyneuron.exporters.screens import Screen, balanced
@@ -34,7 +38,17 @@ class Choice:
     top_k
         The most neurons a row may use; 0: no cap.
     density
-        What calibration saw, under that cap.
+        What calibration saw, under that cap and above that threshold.
+    threshold
+        Neurons whose value, less its centre, is not above it in magnitude are left out.
+    centre
+        float32 [d_ff]: what is taken off the neurons' values before they are compared, and counts for those that are
+        left out; None: nothing.
+    target
+        The share of neurons that the threshold was asked to keep; None where nobody asked for a share.
+    error
+        What threshold and cap change of the block's output: the root of the mean squared error over that of the mean
+        squared output, on calibration rows; 0 where it was not measured.
     screen
         The certified mode's shift and scale; None in others.
     predictor
@@ -45,8 +59,34 @@ class Choice:
     mode: BlockMode
     top_k: int
     density: Density
+    threshold: float = 0.0
+    centre: NDArray[np.float32] | None = None
+    target: float | None = None
+    error: float = 0.0
     screen: Screen | None = None
     predictor: Predictor | None = None
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it changes the block's output: it leaves out what is not zero."""
+        capped = self.top_k != self.block.top_k
+        return self.mode == "predictor" or self.threshold > 0 or self.centre is not None or capped
+
+    @property
+    def computed(self) -> Activation:
+        """The activation that the operator computes; with a centre, which stands after it, it stays in the graph."""
+        return self.block.computed if self.centre is None else "identity"
+
+    def cut(self, cut: Cut, target: float | None = None) -> "Choice":
+        """Return this choice with a threshold, a cap and a centre.
+
+        A dense block becomes exact, and so does one with a centre: where centres are taken off, no neuron's value is
+        known before its up projection.
+        """
+        exact = self.mode == "dense" or cut.centre is not None
+        cut_off = replace(self, threshold=cut.threshold, top_k=cut.top_k, centre=cut.centre, density=cut.density)
+        cut_off = replace(cut_off, target=target, error=cut.error)
+        return replace(cut_off, mode="exact", screen=None, predictor=None) if exact else cut_off
 
     def as_predictor(self) -> "Choice":
         """Return this choice in mode `predictor`, for a price: its predictor is still to come."""
@@ -96,23 +136,26 @@ def block_plan(choice: Choice, active_output: str, candidates_output: str | None
     # The screen multiplies 8-bit codes of every neuron with those of the row.
     screen = block.d_ff * up if choice.mode == "certified" else 0
     gate = block.d_ff * 2 * block.gate.weight.shape[0] if block.gate is not None else 0
+    subtracted = block.d_ff if choice.centre is not None else 0
     predictor = choice.predictor
     held_out = predictor.held_out if predictor else None
     return BlockPlan(
         name=block.name,
         operator="SparseDown" if choice.mode == "exact" else "SparseMLP",
         mode=choice.mode,
-        activation=block.computed,
+        activation=choice.computed,
         gated=block.gate is not None,
         d_model=block.d_model,
         d_ff=block.d_ff,
         d_out=block.d_out,
         top_k=choice.top_k,
+        threshold=choice.threshold,
+        centred=choice.centre is not None,
         density=choice.density,
         candidates=candidates,
         flops=BlockFlops(
             dense_per_row=block.d_ff * (up + down) + gate,
-            per_row=(predictor.operations if predictor else screen) + gate,
+            per_row=(predictor.operations if predictor else screen) + gate + subtracted,
             int8_per_row=screen,
             per_candidate=up,
             per_active=down,

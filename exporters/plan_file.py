@@ -1,6 +1,6 @@
 """A plan as data: `plan.json` in the artifact, and what `export --plan` takes back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,9 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_Density = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
 class Alternative(_Part):
     """One thing that could be done to a block, and its predicted cost."""
 
@@ -32,15 +35,46 @@ class Alternative(_Part):
     """A predictor's."""
     recall: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
     """The share of active neurons that a predictor keeps, measured on held-out data."""
+    target_density: _Density | None = None
+    """The share of neurons that a threshold keeps; None: there is none."""
+    centred: bool = False
+    """Whether what the threshold leaves out counts with its mean."""
+    drop: Annotated[float, Field(ge=0.0)] | None = None
+    """The quality that the whole model loses if only this is changed, on calibration examples; None: not measured."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it may change the model's outputs."""
+        return self.rank is not None or self.target_density is not None
+
+    @property
+    def words(self) -> str:
+        """What it is, in words."""
+        if self.rank is not None and self.recall is not None:
+            share = f"held-out recall {100 * self.recall:.2f} %, {100 * self.candidates:.2f} % computed"
+            return f"a predictor of rank {self.rank}, {share}"
+        if self.target_density is None:
+            return self.mode
+        mean = ", the mean of the others recovered" if self.centred else ""
+        return f"{self.mode}, {100 * self.target_density:.2f} % kept{mean}"
 
 
 class PlannedBlock(_Part):
-    """What is done to one block. Only `name`, `mode` and `top_k` are read from a plan that is given back."""
+    """What is done to one block.
+
+    Of a plan that is given back `name`, `mode`, `top_k`, `target_density`, `threshold` and `centred` are read.
+    """
 
     name: str
     mode: BlockMode
     top_k: Annotated[int, Field(ge=0)] | None = None
     """The most neurons that a row may use, 0: no cap; None in a plan that is given back: the model's own."""
+    target_density: _Density | None = None
+    """The share of neurons that a threshold keeps, which calibration data chooses; None: none is chosen."""
+    threshold: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] | None = None
+    """The threshold; in a plan that is given back it counts where there is no `target_density`."""
+    centred: bool | None = None
+    """Whether what is left out may count with its mean; None in a plan that is given back: with `target_density`."""
     density: float | None = None
     reason: str | None = None
     alternatives: tuple[Alternative, ...] = ()
@@ -49,11 +83,29 @@ class PlannedBlock(_Part):
     @property
     def predicted(self) -> float | None:
         """Microseconds a row of what was chosen; None where nothing was weighed."""
-        return self.cost_of(self.mode)
+        return None if self.chosen is None else self.chosen.microseconds_per_row
+
+    @property
+    def chosen(self) -> Alternative | None:
+        """What was chosen of the alternatives; None where nothing was weighed."""
+        own = (self.mode, self.target_density, bool(self.centred))
+        same = (a for a in self.alternatives if (a.mode, a.target_density, a.centred) == own)
+        return next(same, next((a for a in self.alternatives if a.mode == self.mode), None))
+
+    @property
+    def lossy(self) -> tuple[Alternative, ...]:
+        """The alternatives that lose something."""
+        return tuple(other for other in self.alternatives if other.lossy)
+
+    @property
+    def cuts(self) -> bool:
+        """Whether it has a threshold, or may take the mean of what is left out."""
+        return self.target_density is not None or bool(self.threshold) or self.centred is True
 
     def cost_of(self, mode: BlockMode) -> float | None:
-        """Return the predicted microseconds a row of an alternative; None if it was not weighed."""
-        return next((a.microseconds_per_row for a in self.alternatives if a.mode == mode), None)
+        """Return the predicted microseconds a row of a mode, without a threshold if possible; None: not weighed."""
+        found = sorted((a for a in self.alternatives if a.mode == mode), key=lambda a: a.target_density is not None)
+        return found[0].microseconds_per_row if found else None
 
 
 class WholeModel(_Part):
@@ -87,28 +139,13 @@ class Plan(_Part):
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 
-    def weighed_too(self, more: Mapping[str, Alternative]) -> "Plan":
-        """Return the plan with one more alternative for some blocks, by their names."""
+    def weighed_too(self, more: Mapping[str, Sequence[Alternative]]) -> "Plan":
+        """Return the plan with more alternatives for some blocks, by their names."""
         blocks = tuple(
-            block.model_copy(update={"alternatives": (*block.alternatives, more[block.name])})
-            if block.name in more
-            else block
+            block.model_copy(update={"alternatives": (*block.alternatives, *more.get(block.name, ()))})
             for block in self.blocks
         )
         return self.model_copy(update={"blocks": blocks})
-
-    def carried_out(self, modes: Mapping[str, BlockMode]) -> "Plan":
-        """Return the plan with what was done in the end, by the blocks' names; where predictors were admitted."""
-
-        def done(block: PlannedBlock) -> PlannedBlock:
-            mode = modes.get(block.name, block.mode)
-            if mode == block.mode:
-                return block
-            weighed = mode == "predictor" and block.alternatives
-            reason = "the cheapest of those weighed, within the allowed drop of quality" if weighed else block.reason
-            return block.model_copy(update={"mode": mode, "reason": reason})
-
-        return self.model_copy(update={"blocks": tuple(done(block) for block in self.blocks)})
 
 
 def read_plan(path: Path) -> Plan:

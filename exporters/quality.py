@@ -1,41 +1,53 @@
 """The sparse graph against the dense one, on data that calibration has not seen."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec, Quality
 from lazyneuron.engine.errors import CheckpointError
 from lazyneuron.exporters.batches import Feed
+from lazyneuron.exporters.examples import Array
 from lazyneuron.exporters.masks import real_rows
 
-__all__ = ["Tally", "compare", "drop", "real_part", "worst"]
+__all__ = ["Runs", "Tally", "compare", "drop", "real_part", "worst"]
+
+_PIECE = 1 << 20
+"""So many entries are compared at a time: in float64 they take a few times their own memory."""
+
+
+class Runs(Protocol):
+    """What runs a graph, as ONNX Runtime's session does."""
+
+    def run(self, fetches: Sequence[str], feed: Feed, /) -> list[Any]:
+        """Give the outputs of these names."""
 
 
 def compare(
-    dense: ort.InferenceSession,
-    sparse: ort.InferenceSession,
+    expected: Iterable[tuple[Feed, Sequence[Array]]],
+    sparse: Runs,
     inputs: Sequence[InputSpec],
     outputs: Sequence[OutputSpec],
-    feeds: Iterable[Feed],
     *,
     argmax: bool,
 ) -> Quality:
-    """Run both graphs on the same batches and compare their outputs over real rows.
+    """Run the sparse graph on batches and compare its outputs with the dense one's over real rows.
 
     Parameters
     ----------
+    expected
+        The batches, each with what the dense graph gave, in the order of `outputs`.
     argmax
         Whether the largest entry of the last axis has a meaning, as in logits.
     """
     tallies = [Tally(spec, argmax=argmax) for spec in outputs]
     names = [spec.name for spec in outputs]
     examples = 0
-    for feed in feeds:
+    for feed, dense in expected:
         examples += len(next(iter(feed.values())))
-        for tally, a, b in zip(tallies, dense.run(names, feed), sparse.run(names, feed), strict=True):
+        for tally, a, b in zip(tallies, dense, sparse.run(names, feed), strict=True):
             real = real_part(inputs, tally.spec, feed)
             tally.add(a if real is None else a[real], b if real is None else b[real])
     return Quality(examples=examples, outputs=tuple(tally.agreement() for tally in tallies))
@@ -95,7 +107,12 @@ class Tally:
                 f"output {self.spec.name}: the sparse graph gives shape {list(sparse.shape)}, the dense one "
                 f"{list(dense.shape)}; please report this"
             )
-        a, b = (np.atleast_1d(part).astype(np.float64) for part in (dense, sparse))
+        rows = np.atleast_1d(dense), np.atleast_1d(sparse)
+        step = max(_PIECE * len(rows[0]) // dense.size, 1)
+        for start in range(0, len(rows[0]), step):
+            self._add(*(part[start : start + step].astype(np.float64) for part in rows))
+
+    def _add(self, a: NDArray[np.float64], b: NDArray[np.float64]) -> None:
         with np.errstate(invalid="ignore"):
             difference = np.abs(a - b)
         difference[(a == b) | (np.isnan(a) & np.isnan(b))] = 0.0  # infinities and NaN that both have

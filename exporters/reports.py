@@ -13,6 +13,7 @@ from lazyneuron.exporters.blocks import Block, Skipped
 from lazyneuron.exporters.calibration import BlockCounts, density
 from lazyneuron.exporters.counts import FIRST_POSITIONS, hottest_shares
 from lazyneuron.exporters.doubts import doubts
+from lazyneuron.exporters.evaluation.report import EvaluationReport
 from lazyneuron.exporters.plan_file import Plan, PlannedBlock
 from lazyneuron.exporters.verdict import Verdict, judge
 
@@ -189,12 +190,15 @@ class ExportReport:
         What calibration saw.
     plan
         What is done to each block, and what it was weighed against.
+    evaluation
+        How the artifact did on a person's data; None where none was given.
     """
 
     path: Path
     manifest: Manifest
     sparsity: SparsityReport
     plan: Plan
+    evaluation: EvaluationReport | None = None
 
     @property
     def report(self) -> Path:
@@ -217,6 +221,7 @@ class ExportReport:
             "plan": [self._planned(block) for block in self.plan.blocks],
             "plan_rows": self.plan.rows,
             "plan_costs": self.plan.costs,
+            "evaluation": None if self.evaluation is None else self.evaluation.document(),
             **self.sparsity.document(),
         }
 

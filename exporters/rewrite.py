@@ -1,6 +1,6 @@
 """The dense graph to the sparse one: each chosen block becomes the operator `SparseDown` or `SparseMLP`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from lazyneuron.engine.artifact import InputSpec
 from lazyneuron.exporters.blocks import Block, find_blocks, replace_blocks
 from lazyneuron.exporters.blocks.block import Projection
 from lazyneuron.exporters.budgets import BUDGET_INPUT, RowBudgets
-from lazyneuron.exporters.build import Builder, initializer
+from lazyneuron.exporters.build import Builder, initializer, lazy_tensor
 from lazyneuron.exporters.plan import Choice
 from lazyneuron.exporters.predictors.predictor import Predictor
 
-__all__ = ["DOMAIN", "SparseGraph", "rewrite"]
+__all__ = ["DOMAIN", "SparseGraph", "centre_of", "rewrite"]
 
 DOMAIN, DOMAIN_VERSION = "lazyneuron", 1
 
@@ -81,6 +81,11 @@ def rewrite(
     return SparseGraph(model, tuple(n for n in active if n is not None), candidates, budget)
 
 
+def centre_of(block: str) -> str:
+    """Return the name of the constant that is taken off a block's values."""
+    return f"lazyneuron.{block}.centre"
+
+
 class _Writer:
     """Builds the operators, storing each weight once."""
 
@@ -97,7 +102,7 @@ class _Writer:
     def emit(self, op: Any, block: Block) -> ir.Value:  # noqa: ANN401 (onnxscript's builders have no types)
         """Build a block's operator and return what takes the place of the block's output."""
         choice = self._choices[block.name]
-        gating = {"activation": block.computed, "top_k": choice.top_k, "threshold": 0.0}
+        gating = {"activation": choice.computed, "top_k": choice.top_k, "threshold": choice.threshold}
         builds = {"certified": self._certified, "predictor": self._predicted, "gate": self._gate}
         build = builds.get(choice.mode, self._sparse_down)
         y, active, *candidates = build(op, block, choice, gating)
@@ -108,13 +113,25 @@ class _Writer:
         result: ir.Value = y if wanted == ir.DataType.FLOAT else op.Cast(y, to=wanted)
         return result
 
-    def _sparse_down(self, op: Any, block: Block, _: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+    def _sparse_down(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        if choice.centre is not None:
+            return self._centred(op, block, choice.centre, gating)
         if block.computed == "identity":
             pre, up_bias = self._float(op, block.hidden), None
         else:
             pre, up_bias = self._pre(op, block), None if block.up.part else self._bias(block, "up", block.up)
         down_bias = self._bias(block, "down", block.down)
         operands = [pre, self._down(block), up_bias, down_bias, self.budgets.rows_of(op, block, pre)]
+        return _operator(op.SparseDown, operands, 2, gating)
+
+    def _centred(self, op: Any, block: Block, centre: NDArray[np.float32], gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
+        """Take the centre off the neurons' values, and put what it comes to in the output into the bias."""
+        pre = op.Sub(self._float(op, block.hidden), self._store(centre_of(block.name), centre))
+        bias = centre.astype(np.float64) @ block.down.weight.read().astype(np.float64)
+        if block.down.bias is not None:
+            bias += block.down.bias
+        bias_of = self._part(block, "centred_bias", bias.astype(np.float32))
+        operands = [pre, self._down(block), None, bias_of, self.budgets.rows_of(op, block, pre)]
         return _operator(op.SparseDown, operands, 2, gating)
 
     def _certified(self, op: Any, block: Block, choice: Choice, gating: dict[str, Any]) -> list[ir.Value]:  # noqa: ANN401
@@ -197,7 +214,7 @@ class _Writer:
     def _up(self, block: Block) -> ir.Value:
         key = f"{block.up.weight.key}.T"
         if key not in self._stored:
-            self._stored[key] = self._store(f"lazyneuron.{key}.neuron_major", _smallest(block.up.weight.read().T))
+            self._stored[key] = self._stored_lazily(key, lambda: _smallest(block.up.weight.read().T))
         return self._stored[key]
 
     def _down(self, block: Block) -> ir.Value:
@@ -205,9 +222,8 @@ class _Writer:
         if key not in self._stored:
             values = block.down.weight.read()
             as_it_is = self._graph.initializers.get(key)
-            stored = _smallest(values)
-            if as_it_is is None or stored.dtype != values.dtype:
-                as_it_is = self._store(f"lazyneuron.{key}.neuron_major", stored)
+            if as_it_is is None or _smallest(values).dtype != values.dtype:
+                as_it_is = self._stored_lazily(key, lambda: _smallest(block.down.weight.read()))
             self._stored[key] = as_it_is
         return self._stored[key]
 
@@ -216,6 +232,10 @@ class _Writer:
 
     def _part(self, block: Block, which: str, values: NDArray[np.float32] | None) -> ir.Value | None:
         return None if values is None else self._store(f"lazyneuron.{block.name}.{which}", values)
+
+    def _stored_lazily(self, key: str, make: Callable[[], NDArray[np.generic]]) -> ir.Value:
+        name = f"lazyneuron.{key}.neuron_major"
+        return initializer(self._graph, name, lazy_tensor(make, name))
 
     def _store(self, name: str, values: NDArray[np.generic]) -> ir.Value:
         return initializer(self._graph, name, values)

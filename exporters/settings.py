@@ -48,6 +48,12 @@ class ExportSettings:
         `lazyneuron bench --operators` measured; with a `max_quality_drop` above 0 and calibration data, predictors too.
     top_k
         The most neurons a row may use in a block; None (`auto`): the model's own.
+    density
+        The share of each block's neurons that a threshold on their magnitude keeps, chosen on calibration data; blocks
+        with fewer active neurons stay as they are. None: no threshold, unless `auto` weighs some.
+    recover_mean
+        Whether neurons that a threshold or `top_k` leaves out may count with their calibrated mean instead of with
+        zero, in the blocks where that brings the output nearer to the dense one's.
     max_quality_drop
         The most that blocks in mode `predictor` may cost together, as `quality.drop` measures it on held-out data:
         the worst go back to `certified` until it is kept. None: whatever the recall costs. Modes `exact` and
@@ -67,9 +73,12 @@ class ExportSettings:
         The share of truly active neurons that a predictor has to keep, on data like the calibration's.
     predictor_rank
         None (`auto`): chosen for each block by cost.
+    evaluate
+        Data, best labelled, that neither training nor calibration has seen: the artifact is judged on it as
+        `lazyneuron evaluate` does, and the report says go or no-go. None: it is not judged.
     cache
-        Where predictors are kept as they are trained, so that an interrupted export goes on; None: `LAZYNEURON_CACHE`,
-        or the user's folder of caches.
+        Where graphs that torch exported are kept, and predictors as they are trained, so that an interrupted export
+        goes on and a repeated one is short; None: `LAZYNEURON_CACHE`, or the user's folder of caches.
     """
 
     name: str | None = None
@@ -78,6 +87,8 @@ class ExportSettings:
     task: str | None = None
     mode: str = "auto"
     top_k: int | None = None
+    density: float | None = None
+    recover_mean: bool = True
     max_quality_drop: float | None = None
     quantize: str = "none"
     plan: Path | None = None
@@ -86,6 +97,7 @@ class ExportSettings:
     batch_size: int = 8
     predictor_recall: float = 0.99
     predictor_rank: int | None = None
+    evaluate: Path | None = None
     cache: Path | None = None
 
     def __post_init__(self) -> None:
@@ -103,12 +115,28 @@ class ExportSettings:
             raise ConfigurationError(f"max_quality_drop is {drop!r}; expected a share from 0 to 1")
         if not (isinstance(recall, int | float) and 0.5 <= recall < 1.0):
             raise ConfigurationError(f"predictor_recall is {recall!r}; expected a share from 0.5 to below 1")
+        if self.density is not None:
+            self._check_density(self.density)
         if self.plan is not None and self.mode != "auto":
             raise ConfigurationError(f"mode is {self.mode!r} and a plan is given, too; expected one of them")
         if self.mode == "predictor" and self.calibration is None:
             raise ConfigurationError(
                 "mode predictor needs calibration data, since what predicts on random input predicts on no other; "
                 "give --calibration"
+            )
+
+    def _check_density(self, density: float) -> None:
+        if not (isinstance(density, int | float) and 0.0 < density < 1.0):
+            raise ConfigurationError(f"density is {density!r}; expected a share above 0 and below 1")
+        if self.mode == "predictor":
+            raise ConfigurationError(
+                "density is given with mode 'predictor', whose scores say what is kept; expected auto, exact, certified"
+            )
+        if self.plan is not None:
+            raise ConfigurationError("density and a plan are given; expected one (a plan has target_density)")
+        if self.calibration is None:
+            raise ConfigurationError(
+                "density needs calibration data, since a threshold for random input fits no other; give --calibration"
             )
 
     @classmethod
@@ -122,7 +150,7 @@ class ExportSettings:
         """
         refuse_unknown(cls, options)
         values = {k: v for k, v in options.items() if not (k in {"top_k", "predictor_rank"} and v == "auto")}
-        for path in ("calibration", "cache", "plan", "costs"):
+        for path in ("calibration", "cache", "plan", "costs", "evaluate"):
             if values.get(path) is not None:
                 values[path] = Path(values[path])
         return cls(**values)

@@ -84,5 +84,6 @@ def _cannot(blocks: Sequence["BlockSparsity"], density: float, exact: float) -> 
         f"Exact skipping cannot help this checkpoint: {density:.1%} of the neurons are active{why}, at most "
         f"{exact:.1%} of the MLP blocks' operations are for zeros, and a block gains only below a density of "
         f"{BREAK_EVEN:.0%}. "
-        "export --top-k K keeps the K largest of a row, which changes outputs; the report says by how much."
+        "export --top-k K keeps the K largest of a row, --density SHARE those above a threshold; outputs then change, "
+        "and the report says by how much."
     )

@@ -3,6 +3,7 @@
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import Manifest
 from lazyneuron.engine.cost import CostModel, Work
+from lazyneuron.exporters.subtraction import subtraction_share
 
 __all__ = ["predicted_saving"]
 
@@ -27,5 +28,8 @@ def predicted_saving(costs: CostModel, manifest: Manifest, sparsity: Sparsity) -
         candidates = counts.candidates / counts.neurons
         work = Work(plan.d_model, plan.d_ff, plan.d_out, counts.rows, counts.density, candidates)
         dense = costs.seconds_per_row("dense", work, gated=plan.gated)
-        saved += counts.rows * (dense - costs.seconds_per_row(plan.mode, work))
+        taken = costs.seconds_per_row(plan.mode, work)
+        if plan.centred:
+            taken += dense * subtraction_share(plan.d_model, plan.d_ff, plan.d_out, counts.rows, costs.threads)
+        saved += counts.rows * (dense - taken)
     return saved

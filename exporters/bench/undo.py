@@ -4,7 +4,8 @@ before: SparseDown(pre, down, up_bias, down_bias, budget) or SparseMLP(x, up, do
 after:  the dense float32 block, every neuron computed
 
 What the operators leave out is put back: caps (top_k) and thresholds are gone, and so are a predictor's misses, the
-budget and the counts. Weights stored in fewer bits are the float32 of what is stored.
+budget and the counts. What was taken off the values as their centre is not, nor does the bias have it any more.
+Weights stored in fewer bits are the float32 of what is stored.
 """
 
 import math
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import MODEL_FILE, Manifest
 from lazyneuron.engine.errors import ArtifactError
+from lazyneuron.engine.onnx_locations import check_listed
 from lazyneuron.exporters.build import Builder, const, initializer
+from lazyneuron.exporters.rewrite import centre_of
 from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 
 __all__ = ["dense_graph", "dense_model", "left_out"]
@@ -28,6 +31,8 @@ __all__ = ["dense_graph", "dense_model", "left_out"]
 _DOMAIN = "lazyneuron"
 _DOWN_INPUTS = ("pre", "down", "up_bias", "down_bias", "budget", "down_scale")
 _SCALES = ("up_scale", "down_scale", "gate_scale")
+_ROUNDED = 1e-6
+"""The share of a sum of float32 that its rounding comes to, with room."""
 _MLP_INPUTS = ("x", "up", "down", "up_bias", "down_bias", "budget", "scores", "gate", *_SCALES)
 
 
@@ -37,9 +42,11 @@ def dense_graph(folder: Path, manifest: Manifest) -> ir.Model:
     Raises
     ------
     ArtifactError
-        If the graph cannot be read, or an operator in it has weights that are no constants.
+        If the graph cannot be read or keeps weights in files that the manifest does not list, or an operator in it has
+        weights that are no constants.
     """
     path = folder / MODEL_FILE
+    check_listed(path, manifest.files)
     try:
         model = ir.load(path)
     except Exception as error:
@@ -49,8 +56,9 @@ def dense_graph(folder: Path, manifest: Manifest) -> ir.Model:
     for value in [v for v in graph.outputs if v.name in counts]:
         graph.outputs.remove(value)
     stored: dict[tuple[str, bool], ir.Value] = {}
+    centres = frozenset(centre_of(block.name) for block in manifest.blocks if block.centred)
     for node in [n for n in graph if n.domain == _DOMAIN]:
-        _replace(graph, node, stored, path)
+        _replace(graph, node, stored, centres, path)
     # Nothing uses the operators now, nor the budgets and counts around them.
     ir.passes.Sequential(passes.TopologicalSortPass(), passes.RemoveUnusedNodesPass(), passes.NameFixPass())(model)
     _drop_input(graph, manifest.budget_input)
@@ -104,12 +112,15 @@ def _drop_input(graph: ir.Graph, name: str | None) -> None:
             del graph.initializers[name]
 
 
-def _replace(graph: ir.Graph, node: ir.Node, stored: dict[tuple[str, bool], ir.Value], path: Path) -> None:
+def _replace(
+    graph: ir.Graph, node: ir.Node, stored: dict[tuple[str, bool], ir.Value], centres: frozenset[str], path: Path
+) -> None:
     names = {"SparseDown": _DOWN_INPUTS, "SparseMLP": _MLP_INPUTS}.get(node.op_type)
     if names is None:
         raise ArtifactError(f"{path}: operator {node.op_type} of node {node.name} has no dense form that is known")
     values = dict(zip(names, node.inputs, strict=False))
     operands = _Operands(graph, Builder(graph), values, stored, f"{path}: node {node.name}")
+    operands.put_back(centres)
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     hidden = _hidden(operands, attributes, given=node.op_type == "SparseDown")
     y = operands.op.MatMul(hidden, operands.weight("down", transposed=False))
@@ -151,6 +162,24 @@ class _Operands:
         if scale is not None and scale.const_value is not None:
             weights = weights * scale.const_value.numpy().astype(np.float32)[:, None]
         return weights
+
+    def put_back(self, centres: frozenset[str]) -> None:
+        """Replace values less one of those centres by the values, and the bias by what it was without the centre."""
+        pre, bias = self.values.get("pre"), self.values.get("down_bias")
+        taken = None if pre is None else pre.producer()
+        centre = taken.inputs[1] if taken is not None and taken.op_type == "Sub" else None
+        if taken is None or centre is None or centre.name not in centres:
+            return
+        down = self.weight("down", transposed=False).const_value
+        if down is None or centre.const_value is None or bias is None or bias.const_value is None:
+            raise ArtifactError(f"{self.where}: its centre or bias is no constant, so its dense form is not known")
+        share = centre.const_value.numpy().astype(np.float64) @ down.numpy().astype(np.float64)
+        rest = bias.const_value.numpy().astype(np.float64) - share
+        self.values["pre"] = taken.inputs[0]
+        # A block without a bias leaves the rounding of the sum.
+        none = float(np.abs(rest).max()) <= _ROUNDED * float(np.abs(share).max(initial=0.0))
+        name = f"{bias.name}.dense"
+        self.values["down_bias"] = None if none else initializer(self.graph, name, rest.astype(np.float32))
 
     def plus(self, value: ir.Value, name: str) -> ir.Value:
         bias = self.values.get(name)

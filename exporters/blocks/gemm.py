@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnxscript.rewriter import MatchResult, RewriteRuleClassBase
 
 from lazyneuron.exporters.blocks.walk import row_bias, weight
+from lazyneuron.exporters.build import lazy_tensor
 
 __all__ = ["GemmToMatMul"]
 
@@ -65,10 +67,13 @@ class GemmToMatMul(RewriteRuleClassBase):
         if key not in self._stored:
             found = weight(matrix)
             assert found is not None
-            values = found.read().T if transposed else found.read()
-            scaled = values if alpha == 1.0 else np.multiply(values, alpha, dtype=values.dtype)
-            values = np.ascontiguousarray(scaled)
-            self._stored[key] = op.initializer(ir.tensor(values), name=key)
+            read = found.read
+
+            def scaled() -> NDArray[np.generic]:
+                values = read().T if transposed else read()
+                return values if alpha == 1.0 else np.multiply(values, alpha, dtype=values.dtype)
+
+            self._stored[key] = op.initializer(lazy_tensor(scaled, key), name=key)
         return self._stored[key]
 
 

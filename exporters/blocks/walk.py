@@ -1,6 +1,8 @@
 """Walking a graph: through reshapes and casts, to constants, and to the projections around an activation."""
 
 from collections.abc import Collection, Iterator
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -99,7 +101,7 @@ def weight(value: ir.Value | None) -> Weight | None:
         if tensor.dtype not in FLOATS:
             raise Refusal(f"its weights are {tensor.dtype.name}; expected float32 or float16")
         rows, columns = (int(n) for n in tensor.shape.numpy())
-        return Weight(str(value.name), (rows, columns), tensor.numpy)
+        return Weight(str(value.name), (rows, columns), partial(_read, tensor))
     node = value.producer()
     if node is None or node.domain:
         return None
@@ -111,6 +113,16 @@ def weight(value: ir.Value | None) -> Weight | None:
     if node.op_type in {"Cast", "Identity"} and value.dtype in FLOATS:
         return weight(node.inputs[0])
     return None
+
+
+def _read(tensor: ir.TensorProtocol) -> NDArray[np.generic]:
+    """Return a tensor's values; of one in a file a copy, so that the file does not stay mapped, page by page."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return tensor.numpy()
+    values = np.array(tensor.numpy())
+    with suppress(BufferError):  # somebody else still looks at it
+        tensor.release()
+    return values
 
 
 def _transposed(inner: Weight) -> Weight:

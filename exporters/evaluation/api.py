@@ -13,7 +13,9 @@ from lazyneuron.exporters.bench.timing import clock_for
 from lazyneuron.exporters.bench.undo import dense_model, left_out
 from lazyneuron.exporters.evaluation.corruptions import Corruption, corruptions_for
 from lazyneuron.exporters.evaluation.labelled import LabelledSet, read_labelled
+from lazyneuron.exporters.evaluation.memory import measure_memory
 from lazyneuron.exporters.evaluation.readings import Reading, reading_for
+from lazyneuron.exporters.evaluation.reference import read_reference
 from lazyneuron.exporters.evaluation.report import CorruptedCase, EvaluationReport
 from lazyneuron.exporters.evaluation.running import NEIGHBOURS, Graphs, Outcome, run_both
 from lazyneuron.exporters.evaluation.speed import time_both
@@ -33,7 +35,9 @@ def evaluate(
     model: str | Path,
     data: str | Path,
     *,
+    against: str | Path | None = None,
     corruptions: bool = False,
+    memory: bool = True,
     max_quality_drop: float = MAX_QUALITY_DROP,
     threads: int | None = None,
     seconds: float = 1.0,
@@ -53,6 +57,11 @@ def evaluate(
         JSON Lines or `.npz` in the calibration format, with an optional `"label"` for each example: a class' number or
         name, a list of them for many labels or one a token, numbers for a regression. Language models are judged by
         the texts themselves.
+    against
+        The dense model to compare with, a checkpoint or another artifact with the same inputs and outputs: what a
+        tuned model was before it was tuned. None: the artifact's own dense graph.
+    memory
+        Whether to measure what both graphs keep in memory, each in a process of its own.
     corruptions
         Whether to compare both graphs on corrupted data, too: images under Gaussian, impulse and shot noise, texts with
         typos and without some of their tokens, each in three amounts. The data is gone through once for each.
@@ -84,12 +93,13 @@ def evaluate(
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
     dense = dense_model(folder, manifest)
+    reference = dense if against is None else read_reference(str(against), manifest)
     rows = read_labelled(Path(data), dense)
     reading, notes = reading_for(dense, labelled=rows.labelled)
     planned, lacking = corruptions_for(dense, rows, reading) if corruptions else ([], [])
     with tempfile.TemporaryDirectory(prefix="lazyneuron-") as scratch:
         progress.step("making the dense graph")
-        files = save(dense.model, Path(scratch) / "dense.onnx")
+        files = save(reference.model, Path(scratch) / "dense.onnx")
         sparse = open_session(folder / MODEL_FILE, threads=threads)
         graphs = Graphs(
             Model(manifest, sparse, TextEncoder.load(folder, manifest)),
@@ -103,6 +113,8 @@ def evaluate(
         speed = time_both(
             graphs, lambda: (row.example for row in rows.read()), seconds=seconds, clock=clock_for(threads)
         )
+        first = next(graphs.feeds(row.example for row in rows.read()))
+        resident = measure_memory(files[0], folder / MODEL_FILE, first, threads, Path(scratch)) if memory else None
         dense_bytes = sum(file.stat().st_size for file in files)
     metrics = _metrics(outcome, reading)
     return EvaluationReport(
@@ -125,7 +137,9 @@ def evaluate(
         max_quality_drop=max_quality_drop,
         verdict=judge(metrics[0], speed, limit=max_quality_drop, examples=outcome.examples),
         corruptions=tuple(corrupted),
-        notes=(*notes, *lacking, *left_out(manifest), *_notes(outcome, rows.count)),
+        notes=(*notes, *lacking, *(left_out(manifest) if against is None else ()), *_notes(outcome, rows.count)),
+        memory=resident,
+        against=None if against is None else str(against),
     )
 
 

@@ -1,12 +1,13 @@
 """What an evaluation found."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import OutputAgreement
 from lazyneuron.engine.machine import Machine
+from lazyneuron.exporters.evaluation.memory import Memory
 from lazyneuron.exporters.evaluation.speed import SpeedCase
 from lazyneuron.exporters.evaluation.statistics import Measured
 from lazyneuron.exporters.evaluation.verdict import Verdict
@@ -55,6 +56,10 @@ class EvaluationReport:
         What the artifact skipped on this data.
     dense_bytes, sparse_bytes
         The graphs' files.
+    memory
+        What each keeps resident once it has run; None where that was not measured.
+    against
+        The dense model that a person named; None: the artifact's own dense graph.
     max_quality_drop
         The loss that the verdict allows.
     corruptions
@@ -83,6 +88,8 @@ class EvaluationReport:
     verdict: Verdict
     corruptions: tuple[CorruptedCase, ...]
     notes: tuple[str, ...]
+    memory: Memory | None = None
+    against: str | None = None
 
     @property
     def flops_saved(self) -> float:
@@ -99,6 +106,7 @@ class EvaluationReport:
             "mode": self.mode,
             "task": self.task,
             "data": self.data,
+            "against": self.against,
             "examples": self.examples,
             "labelled": self.labelled,
             "machine": self.machine.model_dump(),
@@ -110,6 +118,7 @@ class EvaluationReport:
             "blocks": [{"name": block.name, "density": block.density} for block in self.sparsity.blocks],
             "speed": [case.document() for case in self.speed],
             "memory": {"dense_bytes": self.dense_bytes, "sparse_bytes": self.sparse_bytes},
+            "resident": None if self.memory is None else asdict(self.memory),
             "corruptions": [case.document() for case in self.corruptions],
             "max_quality_drop": self.max_quality_drop,
             "verdict": self.verdict.document(),

@@ -61,6 +61,10 @@ class Graphs:
         wide = any(isinstance(size, int) and size > _WIDE for size in sizes)
         return batch_size(self.inputs, 1 if wide else _BATCH)
 
+    def feeds(self, examples: Iterable[Example]) -> Iterator[Feed]:
+        """Join examples to batches."""
+        return batches(examples, self.inputs, self.batch_size)
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -187,7 +191,7 @@ def _feeds(graphs: Graphs, rows: Iterable[Row], reading: Reading) -> Iterator[tu
             waiting.append(prepared)
             yield prepared[0].example
 
-    for feed in batches(examples(), graphs.inputs, graphs.batch_size):
+    for feed in graphs.feeds(examples()):
         first = graphs.inputs[0]
         # A lone example may have been repeated to fill a fixed batch.
         count = min(len(feed[first.name]), len(waiting))

@@ -18,6 +18,7 @@ from lazyneuron.exporters.finetune.state import read_state, state_file
 from lazyneuron.exporters.finetune.training import Training
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.sources.digest import digest_files
+from lazyneuron.exporters.sources.hugging_face import open_folder
 from lazyneuron.exporters.writing import write_errors
 
 __all__ = ["FinetuneReport", "finetune"]
@@ -101,10 +102,11 @@ def finetune(
     models = open_models(str(checkpoint), settings)
     progress.step("reading the data")
     data = read_data(models, settings)
-    training = Training(models, data, settings, state, _fingerprint(models, settings))
+    fingerprint = _fingerprint(models, settings)
+    training = Training(models, data, settings, state, fingerprint)
     with write_errors(output):
         if settings.resume and state.exists():
-            training.restore(read_state(state, _fingerprint(models, settings)))
+            training.restore(read_state(state, fingerprint))
         if not training.before:
             training.before = _before(models, data, settings, progress)
         training.run(progress)
@@ -143,12 +145,12 @@ def _fingerprint(models: Models, settings: FinetuneSettings) -> dict[str, Any]:
     options = {
         key: str(value) if isinstance(value, Path) else value
         for key, value in asdict(settings).items()
-        if key not in {"resume", "steps", "minutes", "save_every", "data", "validation"}
+        if key not in {"resume", "steps", "minutes", "save_every", "data", "validation", "teacher"}
     }
-    opened = models.opened
     files = [*settings.data, *([] if settings.validation is None else [settings.validation])]
     return options | {
-        "checkpoint": digest_files([opened.folder / "config.json", *opened.weights]),
+        "checkpoint": models.opened.digest,
+        "teacher": None if settings.teacher is None else open_folder(settings.teacher, None).digest,
         "data": [digest_files([path]) for path in files],
     }
 
@@ -158,6 +160,7 @@ def _record(report: FinetuneReport, settings: FinetuneSettings) -> dict[str, Any
     del document["path"]  # where it was written first; it may be moved
     options = asdict(settings) | {"data": [path.name for path in settings.data]}
     options["validation"] = None if settings.validation is None else settings.validation.name
+    options["teacher"] = None if settings.teacher is None else Path(settings.teacher).name
     return document | {"options": options}
 
 

@@ -25,6 +25,10 @@ _SMOOTH = ("gelu", "silu", "swish", "mish")
 _WEIGHTS = (".safetensors", ".safetensors.index.json", ".bin", ".pt", ".pth", ".ckpt", ".bin.index.json")
 
 
+_SIZES = ("vocab_size", "hidden_size", "num_labels")
+"""Of a configuration: what a model's answers are as wide as."""
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
     """The dense model and the one that becomes sparse.
@@ -61,7 +65,7 @@ class Models:
 
 
 def open_models(checkpoint: str, settings: FinetuneSettings) -> Models:
-    """Load a checkpoint twice, and find the MLP blocks.
+    """Load a checkpoint and the dense model that it learns from, and find the MLP blocks.
 
     Raises
     ------
@@ -76,12 +80,15 @@ def open_models(checkpoint: str, settings: FinetuneSettings) -> Models:
             f"{checkpoint}: one half of an encoder–decoder cannot be fine-tuned alone, since what is written is the "
             "whole; choose --task seq2seq"
         )
-    teacher, own = load(opened.folder, checkpoint, opened.head)
-    student, config = teacher, own
-    if settings.relufy:
-        student, config = load(opened.folder, checkpoint, opened.head, _rectify(checkpoint))
+    teacher, own = _load_teacher(checkpoint, opened, settings.teacher)
+    if settings.relufy or settings.teacher is not None:
+        change = _rectify(checkpoint) if settings.relufy else None
+        student, config = load(opened.folder, checkpoint, opened.head, change)
     else:
-        student = copy.deepcopy(teacher)
+        student, config = copy.deepcopy(teacher), own
+    sizes = [{name: getattr(one, name, None) for name in _SIZES} for one in (own, config)]
+    if sizes[0] != sizes[1]:
+        raise ConfigurationError(f"{settings.teacher}: its answers have {sizes[0]}; expected {checkpoint}'s {sizes[1]}")
     for module in (teacher, student):
         module.eval()  # no dropout: the dense model's answers are the targets, and its noise would be learned too
         module.config.use_cache = False
@@ -91,8 +98,25 @@ def open_models(checkpoint: str, settings: FinetuneSettings) -> Models:
     student.requires_grad_(True)
     blocks = _blocks(checkpoint, student, opened, config)
     _check(checkpoint, blocks, settings)
-    watched = Gates(_blocks(checkpoint, teacher, opened, config), None)
+    watched = Gates(_blocks(settings.teacher or checkpoint, teacher, opened, own), None)
     return Models(opened, teacher, student, config, tuple(blocks), Gates(blocks, settings.top_k), watched)
+
+
+def _load_teacher(checkpoint: str, opened: Opened, named: str | None) -> tuple[Any, Any]:
+    """Load the dense model whose answers are learned: the checkpoint's own, or another of the same kind."""
+    if named is None:
+        return load(opened.folder, checkpoint, opened.head)
+    other = open_folder(named, opened.head.task)
+    teacher, config = load(other.folder, named, other.head)
+    if (
+        other.family is not opened.family
+        or other.head.outputs != opened.head.outputs
+        or other.pooling != opened.pooling
+    ):
+        raise ConfigurationError(
+            f"{named}: a {type(teacher).__name__} cannot teach {checkpoint}: its answers are others"
+        )
+    return teacher, config
 
 
 def _blocks(checkpoint: str, module: Any, opened: Opened, config: Any) -> list[Found]:  # noqa: ANN401

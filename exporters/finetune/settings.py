@@ -21,6 +21,9 @@ class FinetuneSettings:
     ----------
     data
         Files to train on, mixed: text, JSON Lines as for calibration, or `.npz`.
+    teacher
+        The dense model whose answers are learned, a checkpoint of the same kind; None: the checkpoint as it is. With it
+        a tuned checkpoint is tuned further.
     validation
         A file to measure on; None: a share of the data is held out.
     held_out
@@ -55,6 +58,7 @@ class FinetuneSettings:
     """
 
     data: tuple[Path, ...]
+    teacher: str | None = None
     validation: Path | None = None
     held_out: float = 0.05
     top_k: int | None = None
@@ -117,6 +121,8 @@ class FinetuneSettings:
         refuse_unknown(cls, options)
         data = options.get("data", ())
         values = options | {"data": tuple(map(Path, (data,) if isinstance(data, str | Path) else data))}
+        if values.get("teacher") is not None:
+            values["teacher"] = str(values["teacher"])
         if values.get("validation") is not None:
             values["validation"] = Path(values["validation"])
         if values.get("steps") is None and values.get("minutes") is None:

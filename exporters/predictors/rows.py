@@ -126,6 +126,7 @@ def collect(measured: Measured, folder: Path, progress: Progress, *, most_rows: 
     made = Path(tempfile.mkdtemp(prefix="rows.tmp-", dir=folder))
     try:
         _write(measured, made, most_rows, progress)
+        measured.session.close()  # what is trained next needs the memory
         meta = {"held_out": measured.examples.count - measured.held_out}
         (made / _META).write_text(json.dumps(meta), encoding="utf-8")
         shutil.rmtree(rows, ignore_errors=True)

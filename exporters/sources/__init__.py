@@ -1,5 +1,6 @@
 """Reading a checkpoint of any kind into a dense ONNX model. A new kind is a new file, listed here."""
 
+from pathlib import Path
 from types import ModuleType
 
 from lazyneuron.engine.errors import CheckpointError
@@ -8,7 +9,7 @@ from lazyneuron.exporters.sources.dense import DenseModel, Tokenizer
 __all__ = ["DenseModel", "Tokenizer", "read_checkpoint"]
 
 
-def read_checkpoint(checkpoint: str, task: str | None = None) -> DenseModel:
+def read_checkpoint(checkpoint: str, task: str | None = None, cache: Path | None = None) -> DenseModel:
     """Read a checkpoint into a dense ONNX model.
 
     Parameters
@@ -17,6 +18,8 @@ def read_checkpoint(checkpoint: str, task: str | None = None) -> DenseModel:
         A `.onnx` file, `FILE.py:FUNCTION`, a Hugging Face folder or a hub name.
     task
         Which head to take, where the checkpoint's kind leaves a choice.
+    cache
+        Where graphs that torch has exported are kept; None: the default place.
 
     Raises
     ------
@@ -25,7 +28,7 @@ def read_checkpoint(checkpoint: str, task: str | None = None) -> DenseModel:
     """
     for kind in _kinds():
         if kind.is_mine(checkpoint):
-            model: DenseModel = kind.read(checkpoint, task)
+            model: DenseModel = kind.read(checkpoint, task, cache)
             return model
     raise CheckpointError(
         f"{checkpoint}: no such file or folder; "

@@ -20,6 +20,7 @@ from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.families import FAMILIES, Family, Head, family_of
 from lazyneuron.exporters.sources.families.experts import write_out_experts
 from lazyneuron.exporters.sources.families.family import Config
+from lazyneuron.exporters.sources.kept import kept_graph
 from lazyneuron.exporters.sources.normal import normalise
 from lazyneuron.exporters.sources.preprocessing import with_preprocessing
 from lazyneuron.exporters.sources.roles import input_specs, output_specs
@@ -41,8 +42,13 @@ def is_mine(checkpoint: str) -> bool:
     return Path(checkpoint).is_dir() or _hub_name(checkpoint)
 
 
-def read(checkpoint: str, task: str | None) -> DenseModel:
+def read(checkpoint: str, task: str | None, cache: Path | None = None) -> DenseModel:
     """Read a Hugging Face checkpoint, computing in float32.
+
+    Parameters
+    ----------
+    cache
+        Where graphs are kept; None: the default place.
 
     Raises
     ------
@@ -50,7 +56,7 @@ def read(checkpoint: str, task: str | None) -> DenseModel:
         If it is missing, damaged, pickled, or of an architecture or task that cannot be exported.
     """
     opened = open_folder(checkpoint, task)
-    return with_preprocessing(_export(opened, checkpoint), opened.folder)
+    return with_preprocessing(_export(opened, checkpoint, cache), opened.folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,11 @@ class Opened:
     head: Head
     weights: list[Path]
     pooling: Pooling | None
+
+    @property
+    def digest(self) -> str:
+        """Of the configuration and the weights, read anew each time."""
+        return digest_files([self.folder / "config.json", *self.weights])
 
 
 def open_folder(checkpoint: str, task: str | None) -> Opened:
@@ -104,40 +115,55 @@ def open_folder(checkpoint: str, task: str | None) -> Opened:
     return Opened(folder, family, head, weights, pooling)
 
 
-def _export(opened: Opened, checkpoint: str) -> DenseModel:
-    folder, family, head, pooling = opened.folder, opened.family, opened.head, opened.pooling
-    module, config = _load(folder, checkpoint, head)
-    if pooling is not None:
-        pooling.attach(module)
-    most = family.max_lengths(config)
-    length = min([_LENGTH, *most.values()])
-    taken = _parameters(module)
-    examples = {name: value for name, value in family.inputs(config, _BATCH, length).items() if name in taken}
-    axes = {(name, axis): called for name in examples for axis, called in family.axes(name).items()}
-    # Dims without names, since torch refuses one name for two inputs that it could broadcast; `named` joins them.
-    free = {name: [0, *family.axes(name)] for name in examples}
-    dynamic = {name: dict.fromkeys(free[name], torch.export.Dim.DYNAMIC) for name in examples}
-    graph = to_onnx(_Outputs(module, head.outputs), examples, dynamic, head.outputs, what=checkpoint)
-    model = normalise(graph, keep_axes=False, named=axes)
-    for value in model.graph.outputs:  # torch may have an expression for it
-        value.shape = ir.Shape([ir.SymbolicDim(BATCH_AXIS), *(value.shape or ())[1:]])
+def _export(opened: Opened, checkpoint: str, cache: Path | None) -> DenseModel:
+    folder, head, digest = opened.folder, opened.head, opened.digest
+    model = kept_graph(
+        lambda: _graph(opened, checkpoint),
+        digest=digest,
+        what=f"{head!r} {opened.pooling!r}",
+        size=sum(path.stat().st_size for path in opened.weights),
+        folder=cache,
+    )
+    config = _config(folder)
+    most = opened.family.max_lengths(config)
+    inputs = input_specs(model.graph, checkpoint, pad_token=token(config, "pad_token_id") or 0)
+    ragged = {axis for spec in inputs for axis in spec.shape}
     labels = getattr(config, "id2label", None) if head.task.endswith(("classification", "detection")) else None
     return DenseModel(
         model=model,
         source=Source(
             kind="hugging_face",
             name=folder.name if Path(checkpoint).is_dir() else checkpoint,
-            digest=digest_files([folder / "config.json", *opened.weights]),
+            digest=digest,
         ),
-        inputs=input_specs(model.graph, checkpoint, pad_token=token(config, "pad_token_id") or 0),
+        inputs=inputs,
         outputs=output_specs(model.graph, checkpoint),
         task=head.task,
-        max_lengths={axis: limit for axis, limit in most.items() if axis in axes.values()},
+        max_lengths={axis: limit for axis, limit in most.items() if axis in ragged},
         length=min([32, *most.values()]),
-        tokenizer=_tokenizer(folder, config, most) if "input_ids" in examples else None,
+        tokenizer=_tokenizer(folder, config, most) if any(spec.name == "input_ids" for spec in inputs) else None,
         labels=tuple(str(labels[i]) for i in sorted(labels)) if labels else None,
         top_k=_noted_top_k(config, checkpoint),
     )
+
+
+def _graph(opened: Opened, checkpoint: str) -> ir.Model:
+    family, head = opened.family, opened.head
+    module, config = _load(opened.folder, checkpoint, head)
+    if opened.pooling is not None:
+        opened.pooling.attach(module)
+    length = min([_LENGTH, *family.max_lengths(config).values()])
+    taken = _parameters(module)
+    examples = {name: value for name, value in family.inputs(config, _BATCH, length).items() if name in taken}
+    axes = {(name, axis): called for name in examples for axis, called in family.axes(name).items()}
+    # Dims without names, since torch refuses one name for two inputs that it could broadcast; `named` joins them.
+    free = {name: [0, *family.axes(name)] for name in examples}
+    dynamic = {name: dict.fromkeys(free[name], torch.export.Dim.DYNAMIC) for name in examples}
+    graph = to_onnx(_Outputs(module, head.outputs), examples, dynamic, head.outputs, what=checkpoint, consume=True)
+    model = normalise(graph, keep_axes=False, named=axes)
+    for value in model.graph.outputs:  # torch may have an expression for it
+        value.shape = ir.Shape([ir.SymbolicDim(BATCH_AXIS), *(value.shape or ())[1:]])
+    return model
 
 
 def _noted_top_k(config: Config, checkpoint: str) -> int | None:
@@ -236,6 +262,13 @@ def load(
     if getattr(module.config, "use_cache", False):
         module.config.use_cache = False
     return module, module.config
+
+
+def _config(folder: Path) -> Config:
+    with quiet():
+        import transformers
+
+        return transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def _architecture(folder: Path, checkpoint: str) -> tuple[str, str]:

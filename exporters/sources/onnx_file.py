@@ -5,7 +5,8 @@ from pathlib import Path
 import onnx_ir as ir
 
 from lazyneuron.engine.artifact import Source
-from lazyneuron.engine.errors import CheckpointError
+from lazyneuron.engine.errors import ArtifactError, CheckpointError
+from lazyneuron.engine.onnx_locations import check_within
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.sources.digest import digest_files
 from lazyneuron.exporters.sources.normal import normalise
@@ -19,17 +20,22 @@ def is_mine(checkpoint: str) -> bool:
     return checkpoint.endswith(".onnx")
 
 
-def read(checkpoint: str, task: str | None) -> DenseModel:
+def read(checkpoint: str, task: str | None, cache: Path | None = None) -> DenseModel:  # noqa: ARG001  all kinds alike
     """Read a dense `.onnx` file.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, or has an input or output whose shape or type cannot be served.
+        If the file is missing, damaged, keeps weights outside its folder, or has an input or output whose shape or
+        type cannot be served.
     """
     path = Path(checkpoint)
     if not path.is_file():
         raise CheckpointError(f"{checkpoint}: no such file")
+    try:
+        check_within(path)
+    except ArtifactError as error:
+        raise CheckpointError(str(error)) from error
     try:
         loaded = ir.load(path)
         files = _files(path, loaded)

@@ -28,7 +28,7 @@ def is_mine(checkpoint: str) -> bool:
     return (file.endswith(".py") and function.isidentifier()) or checkpoint.endswith(".py")
 
 
-def read(checkpoint: str, task: str | None) -> DenseModel:
+def read(checkpoint: str, task: str | None, cache: Path | None = None) -> DenseModel:  # noqa: ARG001  all kinds alike
     """Call the function and export the module it returns.
 
     Every axis is tried at another length. The module is called with the example inputs by keyword, and gives a

@@ -33,6 +33,7 @@ def to_onnx(
     outputs: tuple[str, ...] | None,
     *,
     what: str,
+    consume: bool = False,
 ) -> ir.Model:
     """Export a module that takes tensors by keyword.
 
@@ -46,6 +47,8 @@ def to_onnx(
         Their names; None: the exporter's own.
     what
         The checkpoint's name, for messages.
+    consume
+        Whether the module is of no further use: its weights are then freed when the graph lets go of them.
 
     Raises
     ------
@@ -69,7 +72,19 @@ def to_onnx(
         raise CheckpointError(f"{what}: torch cannot export it to ONNX: {_reason(error)}") from error
     if program is None:
         raise CheckpointError(f"{what}: torch gave no ONNX graph")
+    if consume:
+        _take_weights(program.model, module)
     return program.model
+
+
+def _take_weights(model: ir.Model, module: torch.nn.Module) -> None:
+    """Let the graph alone hold the weights: torch's optimiser keeps graphs it has seen, and they the parameters."""
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and isinstance(tensor.raw, torch.Tensor):
+            value.const_value = ir.tensor_adapters.TorchTensor(tensor.raw.detach(), name=tensor.name)
+    for held in (*module.parameters(), *module.buffers()):
+        held.data = torch.empty(0, dtype=held.dtype)
 
 
 def _reason(error: Exception) -> str:

@@ -1,9 +1,13 @@
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec, Quality
+from lazyneuron.exporters import quality
 from lazyneuron.exporters.quality import compare, drop, worst
 
 MASK = InputSpec(name="mask", dtype="int64", shape=("batch", "sequence"), role="mask", pad=0)
@@ -22,10 +26,11 @@ class Given:
 
 def agreement(dense, sparse, mask, *, argmax=True):
     feed = {"mask": np.array(mask)}
-    quality = compare(Given(dense), Given(sparse), (MASK,), (LOGITS,), [feed], argmax=argmax)
-    assert quality.examples == len(mask)
-    assert worst(quality) == quality.outputs[0].max_rel_error
-    return quality.outputs[0]
+    expected = [(feed, [np.array(dense, np.float32)])]
+    found = compare(expected, Given(sparse), (MASK,), (LOGITS,), argmax=argmax)
+    assert found.examples == len(mask)
+    assert worst(found) == found.outputs[0].max_rel_error
+    return found.outputs[0]
 
 
 def test_errors_are_relative_to_the_largest_entry():
@@ -47,15 +52,33 @@ def test_argmax_over_real_rows():
 
 def test_an_output_may_be_a_number():
     scalar = OutputSpec(name="loss", dtype="float32", shape=())
-    sessions = [SimpleNamespace(run=lambda *_, value=value: [np.float32(value)]) for value in (2.0, 1.5)]
-    quality = compare(*sessions, (MASK,), (scalar,), [{"mask": np.ones((1, 2))}], argmax=True)
-    assert (quality.outputs[0].max_abs_error, quality.outputs[0].same_argmax) == (0.5, None)
+    session = SimpleNamespace(run=lambda *_: [np.float32(1.5)])
+    expected = [({"mask": np.ones((1, 2))}, [np.float32(2.0)])]
+    output = compare(expected, session, (MASK,), (scalar,), argmax=True).outputs[0]
+    assert (output.max_abs_error, output.same_argmax) == (0.5, None)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_only_one_of_them_has_is_an_error(value):
     assert agreement([[[1, value]]], [[[1, value]]], [[1]]).max_abs_error == 0.0
     assert agreement([[[1, 4]]], [[[1, value]]], [[1]]).max_rel_error > 1e300
+
+
+@given(rows=st.integers(1, 40), width=st.integers(1, 7), seed=st.integers(0, 2**32 - 1), piece=st.integers(1, 60))
+def test_large_outputs_are_compared_in_pieces(rows, width, seed, piece):
+    rng = np.random.default_rng(seed)
+    dense, sparse = rng.normal(size=(2, rows, width)).astype(np.float32)
+    spec = OutputSpec(name="logits", dtype="float32", shape=("batch", width))
+    found = []
+    for size in (piece, 1 << 20):
+        with mock.patch.object(quality, "_PIECE", size):
+            tally = quality.Tally(spec, argmax=True)
+            tally.add(dense, sparse)
+            found.append(tally.agreement())
+    cut, whole = found
+    same = {"max_abs_error", "max_rel_error", "same_argmax"}
+    assert cut.model_dump(include=same) == whole.model_dump(include=same)
+    assert cut.rms_rel_error == pytest.approx(whole.rms_rel_error, rel=1e-12)  # only sums are in another order
 
 
 def test_the_drop_is_the_worst_outputs():

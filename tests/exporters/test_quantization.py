@@ -211,7 +211,7 @@ def test_weights_in_a_file_of_their_own(tmp_path):
     """Weights past a message's 2 GB lie beside the graph; here they do so past 1 MB."""
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights(f=1 << 16))
     report = lazyneuron.export(path, tmp_path / "m", quantize="int8")
-    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "plan.json", "report.html"}
+    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "plan.json", "probe.npz", "report.html"}
     assert {p.name for p in report.path.iterdir()} == {*report.manifest.files, "manifest.json"}
     assert nodes(report.path / "model.onnx")["MatMulInteger"] == 1
     dense, int8 = path.stat().st_size, (report.path / "model.onnx.data").stat().st_size

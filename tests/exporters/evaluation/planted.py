@@ -42,7 +42,8 @@ def set_threshold(folder, threshold):
             if attribute.name == "threshold":
                 attribute.f = threshold
     onnx.save(model, folder / MODEL_FILE)
-    change_manifest(folder, files={MODEL_FILE: digest(folder / MODEL_FILE).model_dump()})
+    files = json.loads((folder / MANIFEST_FILE).read_text())["files"]
+    change_manifest(folder, files=files | {MODEL_FILE: digest(folder / MODEL_FILE).model_dump()})
     return folder
 
 

@@ -84,6 +84,21 @@ def test_it_exports_with_its_top_k_and_serves(report, tmp_path):
     np.testing.assert_allclose(served.outputs["logits"], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
+def test_what_was_tuned_is_tuned_further_by_the_same_teacher(files, report, tmp_path):
+    more = options(files, teacher=files / "opt", steps=20)
+    further = lazyneuron.finetune(report.path, tmp_path / "further", **more)
+    assert further.figures["dense"]["perplexity"] == pytest.approx(report.figures["dense"]["perplexity"], rel=1e-6)
+    assert further.figures["untrained"]["distance"] == pytest.approx(report.figures["tuned"]["distance"], rel=1e-2)
+    assert further.figures["tuned"]["distance"] < further.figures["untrained"]["distance"]
+
+
+def test_a_teacher_of_another_kind_is_refused(files, tmp_path):
+    gelu_bert(tmp_path / "bert")
+    with pytest.raises((ConfigurationError, CheckpointError), match="bert: "):
+        lazyneuron.finetune(files / "opt", tmp_path / "out", **options(files, teacher=tmp_path / "bert"))
+    assert not (tmp_path / "out").exists()
+
+
 def reference_top_k(values):
     least = values.sort(-1, descending=True).values[..., K - 1 : K]
     return torch.where(values >= least, values, torch.zeros_like(values))

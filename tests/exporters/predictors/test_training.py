@@ -48,7 +48,7 @@ def stack(tmp_path_factory):
 @pytest.fixture
 def measured(stack, tmp_path):
     path, data = stack
-    dense, ledger = open_checkpoint(str(path), None, Silent())
+    dense, ledger = open_checkpoint(str(path), None, tmp_path, Silent())
     (tmp_path / "scratch").mkdir()
     return measure(
         dense, ledger, data, scratch=tmp_path / "scratch", size=8, hold_out=True, progress=Silent(), rows=True
@@ -184,7 +184,7 @@ def test_a_rank_above_the_width_is_refused(measured, settings, stack):
 )
 def test_too_little_data_is_refused(stack, tmp_path, shape, message):
     np.savez(tmp_path / "data.npz", x=planted.inputs(*shape))
-    dense, ledger = open_checkpoint(str(stack[0]), None, Silent())
+    dense, ledger = open_checkpoint(str(stack[0]), None, tmp_path, Silent())
     found = measure(
         dense, ledger, tmp_path / "data.npz", scratch=tmp_path, size=8, hold_out=True, progress=Silent(), rows=True
     )

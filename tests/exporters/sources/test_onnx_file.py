@@ -24,7 +24,7 @@ def test_large_weights_lie_in_a_file_of_their_own(tmp_path):
     wide = 1 << 16
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights(f=wide))
     report = lazyneuron.export(path, tmp_path / "models" / "wide")
-    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "plan.json", "report.html"}
+    assert set(report.manifest.files) == {"model.onnx", "model.onnx.data", "plan.json", "probe.npz", "report.html"}
     assert (report.path / "model.onnx").stat().st_size < 10_000
     x = np.random.default_rng(0).standard_normal((1, 2, D)).astype(np.float32)
     actual = lazyneuron.load(report.path).predict({"x": x}).outputs["y"]
@@ -46,7 +46,7 @@ def test_small_external_data_moves_into_the_artifact(tmp_path):
     path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights())
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="w.bin", size_threshold=0)
     report = lazyneuron.export(path, tmp_path / "m")
-    assert set(report.manifest.files) == {"model.onnx", "plan.json", "report.html"}
+    assert set(report.manifest.files) == {"model.onnx", "plan.json", "probe.npz", "report.html"}
     assert report.manifest.quality.outputs[0].max_rel_error < 1e-4
 
 
