@@ -8,8 +8,8 @@ finetune
     A checkpoint -> a sparser one, trained to answer as it did. It needs the same extra.
 load
     An artifact -> a `Model`, whose `predict` runs in this process.
-Client
-    Calls a running server.
+Client, AsyncClient, Credentials
+    Call a running server; TLS and token for it.
 operator_library
     For `onnxruntime.SessionOptions.register_custom_ops_library`, to run an artifact without the rest of lazyneuron.
 """
@@ -18,7 +18,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lazyneuron.client import Client
+    from lazyneuron.client import AsyncClient, Client
+    from lazyneuron.credentials import Credentials
     from lazyneuron.engine.accounting import Sparsity
     from lazyneuron.engine.errors import LazyneuronError
     from lazyneuron.engine.model import Model, Prediction
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     load = Model.load
 
 __all__ = [
+    "AsyncClient",
     "Client",
+    "Credentials",
     "LazyneuronError",
     "Model",
     "Prediction",
@@ -46,7 +49,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AsyncClient": "lazyneuron.client",
     "Client": "lazyneuron.client",
+    "Credentials": "lazyneuron.credentials",
     "LazyneuronError": "lazyneuron.engine.errors",
     "Model": "lazyneuron.engine.model",
     "Prediction": "lazyneuron.engine.model",

@@ -84,6 +84,9 @@ class PredictRequest(_message.Message):
     BUDGET_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     OMIT_OUTPUTS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     model_version: _builtins.int
     """The version to run; absent: the one that the server has."""
@@ -97,6 +100,12 @@ class PredictRequest(_message.Message):
     """The most classes, words or objects that an answer has; 0: no answers. Absent: 5 for text and images, 0 for tensors."""
     omit_outputs: _builtins.bool
     """Leaves `outputs` out of the response: a language model's logits are megabytes."""
+    id: _builtins.str
+    """Comes back in a stream's answer."""
+    timeout_seconds: _builtins.float
+    """Seconds until the answer is of no use, from when the server has read the request; the call's own deadline holds too."""
+    quality: _builtins.str
+    """A class of the server's `[budget] classes`, which stands for a budget; with it, `budget` is to be absent."""
     @_builtins.property
     def inputs(self) -> Global___NamedTensors: ...
     def __init__(
@@ -110,15 +119,20 @@ class PredictRequest(_message.Message):
         budget: _builtins.float | None = ...,
         top: _builtins.int | None = ...,
         omit_outputs: _builtins.bool = ...,
+        id: _builtins.str = ...,
+        timeout_seconds: _builtins.float | None = ...,
+        quality: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "_model_version", b"_model_version", "_top", b"_top", "budget", b"budget", "image", b"image", "input", b"input", "inputs", b"inputs", "model_version", b"model_version", "text", b"text", "top", b"top"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "_model_version", b"_model_version", "_timeout_seconds", b"_timeout_seconds", "_top", b"_top", "budget", b"budget", "image", b"image", "input", b"input", "inputs", b"inputs", "model_version", b"model_version", "text", b"text", "timeout_seconds", b"timeout_seconds", "top", b"top"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "_model_version", b"_model_version", "_top", b"_top", "budget", b"budget", "image", b"image", "input", b"input", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "omit_outputs", b"omit_outputs", "text", b"text", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget", b"_budget", "_model_version", b"_model_version", "_timeout_seconds", b"_timeout_seconds", "_top", b"_top", "budget", b"budget", "id", b"id", "image", b"image", "input", b"input", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "omit_outputs", b"omit_outputs", "quality", b"quality", "text", b"text", "timeout_seconds", b"timeout_seconds", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget: _TypeAlias = _typing.Literal["budget"]  # noqa: Y015
     _WhichOneofArgType__budget: _TypeAlias = _typing.Literal["_budget", b"_budget"]  # noqa: Y015
     _WhichOneofReturnType__model_version: _TypeAlias = _typing.Literal["model_version"]  # noqa: Y015
     _WhichOneofArgType__model_version: _TypeAlias = _typing.Literal["_model_version", b"_model_version"]  # noqa: Y015
+    _WhichOneofReturnType__timeout_seconds: _TypeAlias = _typing.Literal["timeout_seconds"]  # noqa: Y015
+    _WhichOneofArgType__timeout_seconds: _TypeAlias = _typing.Literal["_timeout_seconds", b"_timeout_seconds"]  # noqa: Y015
     _WhichOneofReturnType__top: _TypeAlias = _typing.Literal["top"]  # noqa: Y015
     _WhichOneofArgType__top: _TypeAlias = _typing.Literal["_top", b"_top"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "inputs", "image"]  # noqa: Y015
@@ -127,6 +141,8 @@ class PredictRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__budget) -> _WhichOneofReturnType__budget | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model_version) -> _WhichOneofReturnType__model_version | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timeout_seconds) -> _WhichOneofReturnType__timeout_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top) -> _WhichOneofReturnType__top | None: ...
     @_typing.overload
@@ -144,8 +160,11 @@ class PredictResponse(_message.Message):
     SPARSITY_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     model_version: _builtins.int
+    budget: _builtins.float
+    """The budget that was spent: what was asked for, or less where the server was overloaded and may lower it."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tensor]: ...
     @_builtins.property
@@ -165,14 +184,80 @@ class PredictResponse(_message.Message):
         sparsity: Global___Sparsity | None = ...,
         timing: Global___Timing | None = ...,
         answers: _abc.Iterable[Global___Answer] | None = ...,
+        budget: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sparsity", b"sparsity", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "model_name", b"model_name", "model_version", b"model_version", "outputs", b"outputs", "sparsity", b"sparsity", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "budget", b"budget", "model_name", b"model_name", "model_version", b"model_version", "outputs", b"outputs", "sparsity", b"sparsity", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class PredictStreamResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """The request's."""
+    @_builtins.property
+    def response(self) -> Global___PredictResponse: ...
+    @_builtins.property
+    def error(self) -> Global___PredictError: ...
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        response: Global___PredictResponse | None = ...,
+        error: Global___PredictError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "response", b"response", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "response", b"response", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___PredictStreamResponse: _TypeAlias = PredictStreamResponse  # noqa: Y015
+
+@_typing.final
+class PredictError(_message.Message):
+    """What a call of `Predict` would have failed with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The number of the gRPC status: 3 is INVALID_ARGUMENT."""
+    message: _builtins.str
+    retry_after_seconds: _builtins.float
+    """When to try again, after RESOURCE_EXHAUSTED."""
+    kind: _builtins.str
+    """The error's class, as `lazyneuron.Client` raises it."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        retry_after_seconds: _builtins.float | None = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_retry_after_seconds", b"_retry_after_seconds", "retry_after_seconds", b"retry_after_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_retry_after_seconds", b"_retry_after_seconds", "code", b"code", "kind", b"kind", "message", b"message", "retry_after_seconds", b"retry_after_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__retry_after_seconds: _TypeAlias = _typing.Literal["retry_after_seconds"]  # noqa: Y015
+    _WhichOneofArgType__retry_after_seconds: _TypeAlias = _typing.Literal["_retry_after_seconds", b"_retry_after_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_after_seconds) -> _WhichOneofReturnType__retry_after_seconds | None: ...
+
+Global___PredictError: _TypeAlias = PredictError  # noqa: Y015
 
 @_typing.final
 class Answer(_message.Message):

@@ -39,6 +39,11 @@ class PredictionServiceStub(object):
                 request_serializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.SerializeToString,
                 response_deserializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/lazyneuron.v1.PredictionService/PredictStream',
+                request_serializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.SerializeToString,
+                response_deserializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
 
 
 class PredictionServiceServicer(object):
@@ -54,6 +59,16 @@ class PredictionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PredictStream(self, request_iterator, context):
+        """Runs many requests on one stream. Each gets one answer, as soon as it is ready: the order is the answers', and the
+        request's `id` tells which is which. One that fails is answered with an error and does not end the stream.
+
+        The server reads no further request while as many as its `stream.max_in_flight` are being answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PredictionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -61,6 +76,11 @@ def add_PredictionServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.FromString,
                     response_serializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.FromString,
+                    response_serializer=lazyneuron_dot_protocol_dot_prediction__pb2.PredictStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +110,33 @@ class PredictionService(object):
             '/lazyneuron.v1.PredictionService/Predict',
             lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.SerializeToString,
             lazyneuron_dot_protocol_dot_prediction__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/lazyneuron.v1.PredictionService/PredictStream',
+            lazyneuron_dot_protocol_dot_prediction__pb2.PredictRequest.SerializeToString,
+            lazyneuron_dot_protocol_dot_prediction__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class PredictionServiceStub:
     Errors: INVALID_ARGUMENT names the field, NOT_FOUND lists the models there are, RESOURCE_EXHAUSTED carries
     `grpc-retry-pushback-ms` in its trailing metadata, DEADLINE_EXCEEDED means that nothing was computed.
     """
+    PredictStream: _grpc.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictStreamResponse]
+    """Runs many requests on one stream. Each gets one answer, as soon as it is ready: the order is the answers', and the
+    request's `id` tells which is which. One that fails is answered with an error and does not end the stream.
+
+    The server reads no further request while as many as its `stream.max_in_flight` are being answered.
+    """
 
 @_typing.type_check_only
 class PredictionServiceAsyncStub(PredictionServiceStub):
@@ -48,6 +54,12 @@ class PredictionServiceAsyncStub(PredictionServiceStub):
 
     Errors: INVALID_ARGUMENT names the field, NOT_FOUND lists the models there are, RESOURCE_EXHAUSTED carries
     `grpc-retry-pushback-ms` in its trailing metadata, DEADLINE_EXCEEDED means that nothing was computed.
+    """
+    PredictStream: _aio.StreamStreamMultiCallable[_prediction_pb2.PredictRequest, _prediction_pb2.PredictStreamResponse]  # type: ignore[assignment]
+    """Runs many requests on one stream. Each gets one answer, as soon as it is ready: the order is the answers', and the
+    request's `id` tells which is which. One that fails is answered with an error and does not end the stream.
+
+    The server reads no further request while as many as its `stream.max_in_flight` are being answered.
     """
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -61,6 +73,18 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Errors: INVALID_ARGUMENT names the field, NOT_FOUND lists the models there are, RESOURCE_EXHAUSTED carries
         `grpc-retry-pushback-ms` in its trailing metadata, DEADLINE_EXCEEDED means that nothing was computed.
+        """
+
+    @_abc_1.abstractmethod
+    def PredictStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_prediction_pb2.PredictRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_prediction_pb2.PredictStreamResponse], _abc.AsyncIterator[_prediction_pb2.PredictStreamResponse]]:
+        """Runs many requests on one stream. Each gets one answer, as soon as it is ready: the order is the answers', and the
+        request's `id` tells which is which. One that fails is answered with an error and does not end the stream.
+
+        The server reads no further request while as many as its `stream.max_in_flight` are being answered.
         """
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -12,40 +12,17 @@ import numpy as np
 import pytest
 
 import lazyneuron
-from lazyneuron.client import Client
+from lazyneuron.client import Client, Retries
 from lazyneuron.engine import errors
 from lazyneuron.engine.model import Model
-from tests.support.artifacts import (
-    Size,
-    write_image_classifier,
-    write_sequence_encoder,
-    write_text_classifier,
-    write_vector_model,
-)
-from tests.support.server import ServerProcess, serving
+from tests.support.server import ServerProcess
 
 X = np.random.default_rng(3).normal(size=(2, 16)).astype(np.float32)
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_text_classifier(folder)
-    write_vector_model(folder, version=3)
-    write_image_classifier(folder)
-    write_sequence_encoder(folder, name="slow", size=Size(d_model=256, d_ff=2048, blocks=6))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def server(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with serving(models, tmp_path_factory.mktemp("server") / "log", "[queue]\nmax_tokens = 4000\n") as process:
-        yield process
-
-
 @pytest.fixture
 def client(server: ServerProcess) -> Iterator[Client]:
-    with lazyneuron.Client(server.grpc) as client:
+    with lazyneuron.Client(server.grpc, retries=Retries(attempts=1)) as client:
         yield client
 
 
@@ -177,8 +154,8 @@ def test_predict_errors_are_one_line(server: ServerProcess, tmp_path: Path) -> N
         (["vector", "--input", f"x={tmp_path}/objects.npy"], 1, "expected an .npy file of numbers"),
         (["vector", "--input", f"x={tmp_path}/text.npy"], 1, "expected an .npy file of numbers"),
         (["vector", "--input", "x.npy"], 2, "expected NAME=FILE.npy"),
-        (["vector"], 2, "give one of --text, --image and --input"),
-        (["image", "--image", "x.png", "--text", "x"], 2, "give one of --text, --image and --input"),
+        (["vector"], 2, "give one of --text, --image, --input and --file"),
+        (["image", "--image", "x.png", "--text", "x"], 2, "give one of --text, --image, --input and --file"),
         (
             ["image", "--image", f"{tmp_path}/missing.png"],
             1,
