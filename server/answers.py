@@ -1,7 +1,8 @@
-"""Between answers and the wire's messages, both ways: the server writes them and the client reads them."""
+"""Between answers and the wire's messages, both ways: the server writes them and the client reads them; and as JSON."""
 
 from collections.abc import Iterable
-from typing import get_args
+from dataclasses import asdict
+from typing import Any, get_args
 
 import numpy as np
 
@@ -10,9 +11,18 @@ from lazyneuron.engine.heads import answers
 from lazyneuron.engine.origins import Span
 from lazyneuron.protocol import prediction_pb2 as pb
 
-__all__ = ["read_answer", "write_answer"]
+__all__ = ["answer_document", "read_answer", "write_answer"]
 
 _PROBLEMS: tuple[Problem, ...] = get_args(Problem)
+
+
+def answer_document(answer: answers.Answer) -> dict[str, Any]:
+    """Return an answer as JSON has it: its kind, its labels and its fields."""
+    if isinstance(answer, answers.Embedding):
+        fields: dict[str, Any] = {"vector": answer.vector.tolist(), "norm": answer.norm, "pooling": answer.pooling}
+    else:
+        fields = asdict(answer)
+    return {"kind": answer.kind, "labels": list(answer.labels)} | fields
 
 
 def write_answer(answer: answers.Answer) -> pb.Answer:

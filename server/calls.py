@@ -8,20 +8,35 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from lazyneuron.engine.errors import InputError, LazyneuronError
 from lazyneuron.engine.model import Model
+from lazyneuron.server.backlog import Intake
 from lazyneuron.server.metrics import Metrics
-from lazyneuron.server.status import message, status_of, trailing_metadata
+from lazyneuron.server.status import REQUEST_ID, message, status_of, trailing_metadata
 
-__all__ = ["Call", "CallInterceptor", "current_call"]
+if TYPE_CHECKING:
+    from lazyneuron.server.observer import Observer
+
+__all__ = [
+    "Call",
+    "CallInterceptor",
+    "answering",
+    "call_or_none",
+    "current_call",
+    "enter",
+    "fresh_id",
+    "host_of",
+    "refusal",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +44,33 @@ _INFERENCE = {"/lazyneuron.v1.PredictionService/Predict", "/inference.GRPCInfere
 _TRAVEL_SECONDS = 0.05
 _SERVICES = ("/lazyneuron.v1.", "/inference.")
 
+_T = TypeVar("_T")
 Context = grpc.aio.ServicerContext[Any, Any]
 Behavior = Callable[[Message, Context], Awaitable[Message]]
+StreamBehavior = Callable[[AsyncIterator[Message | InputError], Context], AsyncGenerator[Message, None]]
 
 
 # A process's own prefix and a number: unique without a system call for each request.
 _PROCESS = uuid.uuid4().hex[:8]
 _numbers = itertools.count(1)
+_current: ContextVar["Call"] = ContextVar("call")
+
+
+def _of_outer(name: str, default: Any) -> Any:  # noqa: ANN401
+    """Return what a call takes over from the one that it is a part of: a message on a stream, a request over HTTP."""
+    return getattr(_current.get(None), name, default)
+
+
+def _new_id() -> str:
+    outer = _current.get(None)
+    if outer is not None and outer.method.startswith("HTTP "):  # the same request
+        return outer.id
+    return fresh_id()
+
+
+def fresh_id() -> str:
+    """Return an id that no other call has."""
+    return f"{_PROCESS}{next(_numbers):08x}"
 
 
 @dataclass
@@ -45,25 +80,99 @@ class Call:
     Attributes
     ----------
     method
-        `/package.Service/Method`.
+        `/package.Service/Method`; of a request over HTTP its verb and path.
     id
         In the log beside anything about this call.
     model
         Set once the model is known; what is counted before that has no model's label.
+    client
+        Who asks: the authenticated subject, or else the host.
+    queue_seconds, inference_seconds, batch_requests
+        How its batch went; zeros if it was in none.
+    error, refused
+        What it was refused with, and the reason among `errors.REFUSALS`; else empty.
+    left_queue
+        Whether its caller gave it up before any of it ran.
+    span, tracing
+        OpenTelemetry's span and who made it; None if the call is not traced.
     """
 
     method: str
-    id: str = field(default_factory=lambda: f"{_PROCESS}{next(_numbers):08x}")
+    id: str = field(default_factory=_new_id)
     started: float = field(default_factory=time.monotonic)
     model: Model | None = None
-
-
-_current: ContextVar[Call] = ContextVar("call")
+    client: str = field(default_factory=lambda: _of_outer("client", ""))
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+    batch_requests: int = 0
+    error: str = ""
+    refused: str = ""
+    left_queue: bool = False
+    span: Any = field(default_factory=lambda: _of_outer("span", None))
+    tracing: Any = field(default_factory=lambda: _of_outer("tracing", None))
 
 
 def current_call() -> Call:
     """Return the call that the running handler serves."""
     return _current.get()
+
+
+def enter(call: Call) -> None:
+    """Make a call the one that this task works for."""
+    _current.set(call)
+
+
+def call_or_none() -> Call | None:
+    """Return the call that this code works for, if it works for one."""
+    return _current.get(None)
+
+
+def host_of(peer: str) -> str:
+    """Return the host of gRPC's `ipv4:HOST:PORT`, `ipv6:%5B…%5D:PORT` or `unix:…`."""
+    kind, _, rest = peer.partition(":")
+    if kind not in {"ipv4", "ipv6"}:
+        return peer
+    host = rest.rpartition(":")[0]
+    return host.removeprefix("%5B").removesuffix("%5D").strip("[]")
+
+
+@contextmanager
+def answering(metrics: Metrics, call: Call) -> Iterator[None]:
+    """Make `call` the current one while its request is answered, and count it by how that ends.
+
+    For a request that is not a unary gRPC call of its own: one on a stream, or one over HTTP.
+    """
+    _current.set(call)
+    code = grpc.StatusCode.CANCELLED
+    try:
+        yield
+        code = grpc.StatusCode.OK
+    except asyncio.CancelledError:
+        raise
+    except Exception as error:
+        code, _ = refusal(call, error, log=False)
+        raise
+    finally:
+        _count(metrics, call, code)
+
+
+def refusal(call: Call, error: Exception, *, log: bool = True) -> tuple[grpc.StatusCode, str]:
+    """Return the status and the words that an error is answered with.
+
+    An internal fault is told in the log, not to the client.
+    """
+    code = grpc.StatusCode.INTERNAL
+    if isinstance(error, LazyneuronError):
+        code, call.refused = status_of(error), error.refusal
+    if code is not grpc.StatusCode.INTERNAL:
+        call.error = message(cast("LazyneuronError", error))
+        if log:
+            _log.debug("request %s (%s) refused: %s", call.id, call.method, error)
+        return code, call.error
+    call.error = f"{type(error).__name__}: {error}"
+    if log:
+        _log.error("request %s (%s) failed", call.id, call.method, exc_info=error)
+    return code, f"internal error; the server's log has it under request {call.id}"
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -73,17 +182,37 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ----------
     metrics
         Where answers are counted.
+    observer
+        Begins and ends calls.
+    intake
+        Is told how calls end.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, observer: "Observer", intake: Intake) -> None:
         self._metrics = metrics
+        self._observer = observer
+        self._intake = intake
+        self._wrapped: dict[str, tuple[Any, Any]] = {}  # gRPC asks for every call
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401  gRPC types neither
         """Return the handler, wrapped."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or handler.unary_unary is None or not method.startswith(_SERVICES):
+        if handler is None or not method.startswith(_SERVICES):
             return handler
+        known, wrapped = self._wrapped.get(method, (None, None))
+        if known is not handler:
+            wrapped = self._wrap_any(method, handler)
+            self._wrapped[method] = handler, wrapped
+        return wrapped
+
+    def _wrap_any(self, method: str, handler: Any) -> Any:  # noqa: ANN401
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap_stream(method, handler.stream_stream),
+                request_deserializer=_leniently(handler.request_deserializer),
+                response_serializer=handler.response_serializer,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._wrap(method, handler.unary_unary, handler.request_deserializer),
             request_deserializer=None,
@@ -92,34 +221,79 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, method: str, behavior: Behavior, parse: Callable[[bytes], Message]) -> Any:  # noqa: ANN401
         async def handle(raw: bytes, context: Context) -> Message:
-            call = Call(method)
-            _current.set(call)
-            code = grpc.StatusCode.CANCELLED
-            try:
-                response = await behavior(_parsed(raw, parse), context)
-                code = grpc.StatusCode.OK
-            except LazyneuronError as error:
-                code = status_of(error)
-                await _refuse(call, context, code, error)
-                raise
-            except asyncio.CancelledError:  # the client went away or its deadline passed; nobody hears the answer
-                code = _why_cancelled(context)
-                raise
-            except Exception as error:
-                code = grpc.StatusCode.INTERNAL
-                await _refuse(call, context, code, error)
-                raise
-            else:
-                return response
-            finally:
-                self._count(call, code)
+            return await self._run(
+                method, context, lambda: behavior(_parsed(raw, parse), context), count=method in _INFERENCE
+            )
 
         return handle
 
-    def _count(self, call: Call, code: grpc.StatusCode) -> None:
-        if call.method in _INFERENCE:
-            model, version = (call.model.name, str(call.model.version)) if call.model is not None else ("", "")
-            self._metrics.answered(model, version, code.name, time.monotonic() - call.started)
+    def _wrap_stream(self, method: str, behavior: StreamBehavior) -> Any:  # noqa: ANN401
+        """Return a stream's handler: its requests are counted one by one by whoever answers them, not the stream."""
+
+        async def handle(requests: AsyncIterator[Message | InputError], context: Context) -> None:
+            async def write() -> None:
+                # Written here, not yielded on: so the generator is closed at once when the client goes away.
+                async with aclosing(behavior(requests, context)) as responses:
+                    async for response in responses:
+                        await _write(context, response)
+
+            await self._run(method, context, write, count=False)
+
+        return handle
+
+    async def _run(self, method: str, context: Context, work: Callable[[], Awaitable[_T]], *, count: bool) -> _T:
+        """Do a call's work; its errors become statuses, and it is observed and, where `count` says so, counted."""
+        call = self._observer.begin(method, dict(context.invocation_metadata() or ()), host_of(context.peer()))
+        enter(call)
+        context.set_trailing_metadata(((REQUEST_ID, call.id),))
+        code = grpc.StatusCode.CANCELLED
+        try:
+            result = await work()
+            code = grpc.StatusCode.OK
+        except asyncio.CancelledError:  # the client went away or its deadline passed; nobody hears the answer
+            code = _why_cancelled(context)
+            raise
+        except Exception as error:
+            code, words = refusal(call, error)
+            await _abort(call, context, code, words, error)
+            raise
+        else:
+            return result
+        finally:
+            if count:
+                _count(self._metrics, call, code)
+                self._intake.ended(call.client, code)
+            self._observer.end(call, code.name)
+
+
+async def _write(context: Context, response: Message) -> None:
+    """Send an answer on a stream. A client that has gone is no fault: the stream ends as one that was cancelled."""
+    try:
+        await context.write(response)
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
+
+
+def _leniently(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message | InputError]:
+    """Return a parser that hands an error on in the place of a message: gRPC would end the stream for it."""
+
+    def parse_or_tell(raw: bytes) -> Message | InputError:
+        try:
+            return _parsed(raw, parse)
+        except InputError as error:
+            return error
+
+    return parse_or_tell
+
+
+def _count(metrics: Metrics, call: Call, code: grpc.StatusCode) -> None:
+    model, version = (call.model.name, str(call.model.version)) if call.model is not None else ("", "")
+    refused = call.refused
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and call.left_queue:
+        refused = "deadline"  # its client's own timer was first
+    trace = "" if call.span is None else f"{call.span.get_span_context().trace_id:032x}"
+    seconds = time.monotonic() - call.started
+    metrics.answered(model, version, code.name, seconds, refused=refused, trace=trace)
 
 
 def _parsed(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
@@ -129,14 +303,10 @@ def _parsed(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
         raise InputError("message", got=f"{len(raw)} bytes that do not parse ({error})", expected="protobuf") from None
 
 
-async def _refuse(call: Call, context: Context, code: grpc.StatusCode, error: Exception) -> None:
-    """End the call with a status, by gRPC's own exception. An internal fault is told in the log, not to the client."""
-    if code is grpc.StatusCode.INTERNAL:
-        _log.error("request %s (%s) failed", call.id, call.method, exc_info=error)
-        await context.abort(code, f"internal error; the server's log has it under request {call.id}")
-    assert isinstance(error, LazyneuronError)
-    _log.debug("request %s (%s) refused: %s", call.id, call.method, error)
-    await context.abort(code, message(error), trailing_metadata(error))
+async def _abort(call: Call, context: Context, code: grpc.StatusCode, words: str, error: Exception) -> None:
+    """End the call with a status, by gRPC's own exception."""
+    metadata = () if code is grpc.StatusCode.INTERNAL else trailing_metadata(cast("LazyneuronError", error))
+    await context.abort(code, words, (*metadata, (REQUEST_ID, call.id)))
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:

@@ -1,34 +1,36 @@
-"""One model's queue: requests wait here, run in batches in worker threads, and get their answers.
+"""One model's requests: they wait in its lane of the planner, run in worker threads, and get their answers.
 
-What runs together is decided by `engine.batching.plan`, a pure function; this is the part with a clock and threads.
-Everything here runs on the event loop, except `Model.run`.
+What runs together, and when, is decided by `engine.planner`, which is pure; this is the part with a clock, an event
+loop and threads. `submit` and `_deliver` run on the loop, what `Work` names in the workers.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
-from lazyneuron.engine.batching import Pending, plan
-from lazyneuron.engine.errors import DeadlineExceededError
-from lazyneuron.engine.model import BatchResult, Model, Prediction
+from lazyneuron.engine.batching import Pending
+from lazyneuron.engine.errors import DeadlineExceededError, ShuttingDownError
+from lazyneuron.engine.model import BatchResult, Computed, Model, Prediction, Prepared
+from lazyneuron.engine.planner import Run
 from lazyneuron.engine.requests import Request
-from lazyneuron.server.admission import Admission
+from lazyneuron.engine.splitting import split
+from lazyneuron.server.admission import Admission, Outlook
+from lazyneuron.server.budget import BudgetControl
+from lazyneuron.server.calls import Call, call_or_none
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.metrics import Metrics
+from lazyneuron.server.tracing import trace_batch
+from lazyneuron.server.workers import Workers
 
 __all__ = ["Answer", "Scheduler"]
 
 _log = logging.getLogger(__name__)
-
-# The planner sees this many batches' worth of the oldest requests: it is run for each batch, and what comes after
-# them cannot be due before them.
-_HORIZON = 4
-_DRAIN_LOOK = 0.01  # seconds between looks at a queue that waits for its window
-_RATE_MEMORY = 0.2  # the weight of the latest batch in the moving average of the speed
+_NOT_IN_TIME = "the deadline would have passed before the work was done; nothing was computed"
+_TOO_LATE = "the deadline passed while the request waited; nothing was computed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,13 @@ class Answer:
     prediction
         Outputs and counts.
     queue_seconds
-        From its admission to the start of its batch.
+        From its admission to the start of its batch; of a request that ran in parts, of the first.
     inference_seconds
-        The batch's time in the engine.
+        The batch's time in the engine; of a request that ran in parts, their batches' together.
     batch_requests, batch_size
-        The requests and the examples in that batch.
+        The requests and the examples in that batch; of several the most.
+    budget
+        The share of the exported k that it was given; of several batches the least.
     """
 
     prediction: Prediction
@@ -52,21 +56,62 @@ class Answer:
     inference_seconds: float
     batch_requests: int
     batch_size: int
+    budget: float = 1.0
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request that was admitted, and what is known of its parts."""
+
+    request: Request
+    client: str
+    exact: bool
+    answer: asyncio.Future[Answer]
+    parts: list["_Part"] = field(default_factory=list)
+    waiting: int = 0
+    results: dict[int, Answer] = field(default_factory=dict)
+    served: Call | None = field(default_factory=call_or_none)
+    """The call that it serves, for the log and the trace."""
+
+
+@dataclass(slots=True, eq=False)
+class _Part(Pending):
+    """What waits: a request, or a part of one that is larger than a batch."""
+
+    call: _Call = field(kw_only=True)
+    request: Request = field(kw_only=True)
+    budget: float = 1.0
+    waits: bool = True
+
+    @property
+    def budgeted(self) -> Request:
+        """The request, with the budget that it was given."""
+        return self.request if self.budget >= self.request.budget else replace(self.request, budget=self.budget)
+
+    def wanted(self, now: float) -> bool:
+        """Return whether somebody waits for it, and it is not past its deadline."""
+        return not self.call.answer.done() and (self.deadline is None or self.deadline > now)
 
 
 @dataclass(slots=True)
-class _Waiting:
-    id: int
-    request: Request
-    arrived: float
-    deadline: float | None
-    answer: asyncio.Future[Answer]
-    started: float = field(default=0.0)
+class _Batch:
+    """A batch on its way through a worker."""
 
-    @property
-    def pending(self) -> Pending:
-        request = self.request
-        return Pending(self.id, request.batch, request.length, request.shape_key, self.arrived, self.deadline)
+    run: Run
+    parts: list[_Part]
+    prepared: Prepared | None = None
+    computed: Computed | None = None
+    error: Exception | None = None
+    alone: list[tuple[_Part, BatchResult | Exception]] = field(default_factory=list)
+    """What each gave by itself, where the batch failed."""
+
+
+@dataclass(slots=True)
+class _Ran:
+    """What was computed, for the metrics."""
+
+    started: float
+    results: list[tuple[Sequence[_Part], BatchResult]] = field(default_factory=list)
 
 
 class Scheduler:
@@ -80,24 +125,37 @@ class Scheduler:
         Bounds of the batches and of the queue.
     metrics
         Where what ran is recorded.
+    workers
+        The threads that the models of a server share; None: some of its own.
     """
 
-    def __init__(self, model: Model, config: ServerConfig, metrics: Metrics) -> None:
+    def __init__(self, model: Model, config: ServerConfig, metrics: Metrics, workers: Workers | None = None) -> None:
         self._model = model
-        self._batching = config.batching
         self._limits = config.batching.limits
         if not model.manifest.batchable:
-            self._limits = config.batching.model_copy(update={"max_requests": 1}).limits
-        self._admission = Admission(config.queue)
-        self._metrics = metrics.model(model.manifest, lambda: len(self._waiting))
-        self._workers = ThreadPoolExecutor(config.batching.concurrency, thread_name_prefix=f"run-{model.name}")
-        self._waiting: dict[int, _Waiting] = {}  # in order of arrival
+            self._limits = replace(self._limits, max_requests=1)
+        self._admission = Admission(config.queue, config.clients)
+        self._control = BudgetControl(config.budget)
+        self._metrics = metrics.model(model.manifest, lambda: self._admission.requests)
+        self._own_workers = Workers() if workers is None else None
+        self._workers = workers or self._own_workers or Workers()
+        self._lane = self._workers.open(self._limits, model.concurrency or config.batching.concurrency, self)
+        lane = self._lane
+        self._metrics.show(
+            running=lambda: lane.running,
+            concurrency=lambda: lane.concurrency,
+            budget=lambda: self._control.present,
+            queue_tokens=lambda: self._admission.tokens,
+            queue_limit=lambda: self._admission.room_at(lane.queue.tokens_per_second, lane.queue.most_tokens),
+            batch_limit=lambda: lane.queue.most_tokens,
+        )
         self._ids = itertools.count()
-        self._running: set[asyncio.Task[None]] = set()
-        self._next_look: asyncio.Handle | None = None
-        self._tokens_per_second = 0.0
+        self._calls: set[_Call] = set()
+        self._waking = False
 
-    async def submit(self, request: Request, deadline: float | None = None) -> Answer:
+    async def submit(
+        self, request: Request, deadline: float | None = None, client: str = "", *, exact: bool = False
+    ) -> Answer:
         """Queue a request and return its answer. Cancelling the call takes the request out of the queue.
 
         Parameters
@@ -106,121 +164,256 @@ class Scheduler:
             A request of this model.
         deadline
             On the clock of `time.monotonic`; its work does not begin after it.
+        client
+            Who asks: clients share the engine evenly, and each has limits.
+        exact
+            Whether its budget is never lowered.
 
         Raises
         ------
         QueueFullError
             If there is no room.
         DeadlineExceededError
-            If the deadline passes before the work begins; nothing is computed.
+            If the deadline passes before the work begins, or cannot be met; nothing is computed.
         LazyneuronError
             If the engine fails on it, by itself.
         """
-        self._admission.admit(request.tokens, tokens_per_second=self._tokens_per_second)
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        entry = _Waiting(next(self._ids), request, time.monotonic(), deadline, answer)
-        self._waiting[entry.id] = entry
-        self._look_soon()
+        loop = asyncio.get_running_loop()
+        call = _Call(request, client, exact, loop.create_future())
+        self._enqueue(call, deadline)
+        self._calls.add(call)
+        if not self._waking:  # what has already arrived at the loop is to go together
+            self._waking = True
+            loop.call_soon(self._wake)
+        timer = None
+        if deadline is not None:
+            timer = loop.call_later(max(0.0, deadline - time.monotonic()), self._expire, call)
         try:
-            return await answer
+            return await call.answer
         finally:
-            self._take(entry.id)  # of use when the caller was cancelled while it waited
+            if timer is not None:
+                timer.cancel()
+            self._calls.discard(call)
+            self._clear(call)
+
+    def check(self, deadline: float | None = None, client: str = "") -> None:
+        """Raise what `submit` would for the smallest request: it spares the work of reading what is refused anyway.
+
+        Raises
+        ------
+        QueueFullError, DeadlineExceededError
+            As `submit`.
+        """
+        with self._workers.lock:
+            self._admission.check(1, self._outlook(1, deadline, client), client)
 
     async def drain(self) -> None:
         """Return when nothing waits or runs."""
-        while self._waiting or self._running:
-            running = list(self._running)
-            await (asyncio.wait(running) if running else asyncio.sleep(_DRAIN_LOOK))
+        while self._calls:
+            await asyncio.wait([call.answer for call in self._calls])
+            await asyncio.sleep(0)  # for those that wait for the answers to take them
 
     def close(self) -> None:
-        """Let the worker threads end."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        """Refuse what still waits, and let the model go when its last batch has run."""
+        for call in list(self._calls):
+            self._clear(call, answered=False)
+            with contextlib.suppress(RuntimeError):  # its event loop may be closed
+                _fail(call, ShuttingDownError("the server stopped before the request could be run"))
+        self._workers.leave(self._lane)
+        if self._own_workers is not None:
+            self._own_workers.close()
 
-    def _take(self, entry_id: int) -> _Waiting | None:
-        """Remove a request from the queue, if it is still there."""
-        entry = self._waiting.pop(entry_id, None)
-        if entry is not None:
-            self._admission.release(entry.request.tokens)
-        return entry
+    # On the event loop.
 
-    def _look_soon(self) -> None:
-        """Look at the queue when the loop has handled what has already arrived, so that it can go together."""
-        if isinstance(self._next_look, asyncio.TimerHandle):
-            self._next_look.cancel()
-            self._next_look = None
-        if self._next_look is None:
-            self._next_look = asyncio.get_running_loop().call_soon(self._look)
+    def _enqueue(self, call: _Call, deadline: float | None) -> None:
+        now, request, workers, lane = time.monotonic(), call.request, self._workers, self._lane
+        pieces = split(self._model.manifest, request, lane.queue.most_tokens)
+        call.waiting = len(pieces)
+        call.parts = [
+            _Part(
+                next(self._ids), p.batch, p.length, p.shape_key, now, deadline, call.client, call=call, request=p
+            )
+            for p in pieces
+        ]  # fmt: skip
+        with workers.lock:
+            outlook = self._outlook(request.tokens, deadline, call.client)
+            self._admission.admit(request.tokens, outlook, call.client)
+            workers.add(lane, call.parts)
 
-    def _look(self) -> None:
-        """Start what is due, as far as workers are free."""
-        self._next_look = None
-        while self._waiting and len(self._running) < self._batching.concurrency:
-            now = time.monotonic()
-            oldest = itertools.islice(self._waiting.values(), _HORIZON * self._limits.max_requests)
-            due = plan([entry.pending for entry in oldest], self._limits, now, idle=not self._running)
-            for entry_id in due.expired:
-                self._expire(entry_id)
-            if due.batches:
-                self._start([entry for i in due.batches[0] if (entry := self._take(i)) is not None], now)
-            elif not due.expired:
-                if due.wake_at is not None:
-                    delay = max(0.0, due.wake_at - now)
-                    self._next_look = asyncio.get_running_loop().call_later(delay, self._look)
-                return
+    def _outlook(self, tokens: int, deadline: float | None, client: str) -> Outlook:
+        queue = self._lane.queue
+        left = None if deadline is None else deadline - time.monotonic()
+        return Outlook(queue.ahead_of(client, tokens), queue.tokens_per_second, queue.most_tokens, left)
 
-    def _expire(self, entry_id: int) -> None:
-        entry = self._take(entry_id)
-        if entry is not None:
-            _fail(entry, DeadlineExceededError("the deadline passed while the request waited; nothing was computed"))
+    def _wake(self) -> None:
+        self._waking = False
+        self._workers.wake(self._lane)
 
-    def _start(self, batch: Sequence[_Waiting], now: float) -> None:
-        for entry in batch:
-            entry.started = now
-        task = asyncio.get_running_loop().create_task(self._run(batch))
-        self._running.add(task)
-        task.add_done_callback(self._finished)
+    def _expire(self, call: _Call) -> None:
+        if call.waiting == len(call.parts):
+            _fail(call, DeadlineExceededError(_TOO_LATE))
+        elif call.waiting:
+            _fail(call, DeadlineExceededError("the deadline passed when a part of the request had run"))
 
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a batch of %s was lost", self._model.name, exc_info=error)
-        self._look_soon()
+    def _clear(self, call: _Call, *, answered: bool = True) -> None:
+        """Take out what of a call still waits."""
+        with self._workers.lock:
+            if call.waiting:
+                if call.served is not None:
+                    call.served.left_queue = call.waiting == len(call.parts)
+                for part in call.parts:
+                    self._lane.queue.discard(part)
+                    self._left(part)
+            if answered:
+                self._admission.answered(call.client)
 
-    async def _run(self, batch: Sequence[_Waiting]) -> None:
+    def _deliver(self, ran: _Ran, answers: Sequence[tuple[_Call, Answer | Exception]]) -> None:
+        """Record what ran, then give the answers."""
+        for parts, result in ran.results:
+            self._metrics.batch(result, [ran.started - part.arrived for part in parts])
+            served = [part.call.served for part in parts]
+            trace_batch(served, [part.arrived for part in parts], ran.started, result.seconds, len(parts))
+            lowered = [part for part in parts if part.budget < part.request.budget]
+            if lowered:
+                self._metrics.lowered(len(lowered), sum(part.tokens for part in lowered))
+        for call, answer in answers:
+            call.served = None  # it knows its model, and a worker may remember its last batch
+            if isinstance(answer, Exception):
+                _fail(call, answer)
+            elif not call.answer.done():
+                call.answer.set_result(answer)
+
+    # In the workers: what `workers.Work` names.
+
+    def formed(self, run: Run) -> None:
+        """Decide, under the lock, what the requests of a batch may spend: load counts."""
+        queue = self._lane.queue
+        present = self._control.update(self._admission.pressure_at(queue.tokens_per_second, queue.most_tokens))
+        for part in run.batch:
+            assert isinstance(part, _Part)
+            asked = part.request.budget if self._model.manifest.budget_input is not None else 1.0
+            part.budget = asked if part.call.exact else min(asked, present)
+
+    def started(self, run: Run) -> None:
+        """Note, under the lock, that the requests of a batch wait no more."""
+        for part in run.batch:
+            self._left(part)
+
+    def expired(self, pending: Pending) -> None:
+        """Note, under the lock, that a request left the queue past its deadline."""
+        self._left(pending)
+        assert isinstance(pending, _Part)
+        call = pending.call
+        assert pending.deadline is not None
+        why = _TOO_LATE if pending.deadline <= time.monotonic() else _NOT_IN_TIME
+        _on_loop_of(call, _fail, call, DeadlineExceededError(why))
+
+    def prepare(self, run: Run, earlier: _Batch | None = None) -> _Batch:
+        """Join the requests that somebody still waits for."""
+        now = time.monotonic()
+        parts = [part for part in run.batch if isinstance(part, _Part) and part.wanted(now)]
+        if earlier is not None and len(parts) == len(earlier.parts):
+            return earlier
+        batch = _Batch(run, parts)
+        if parts:
+            try:
+                batch.prepared = self._model.prepare([part.budgeted for part in parts])
+            except Exception as error:  # noqa: BLE001  it belongs to whoever waits for the answer
+                batch.error = error
+        return batch
+
+    def compute(self, batch: _Batch) -> _Batch:
+        """Run a batch in ONNX Runtime."""
+        if batch.prepared is not None:
+            try:
+                batch.computed = self._model.compute(batch.prepared)
+            except Exception as error:  # noqa: BLE001
+                batch.error = error
+                if len(batch.parts) > 1:
+                    _log.warning(
+                        "%s: a batch of %d failed (%s); running each alone", self._model.name, len(batch.parts), error
+                    )
+                    batch.alone = [(part, self._alone(part)) for part in batch.parts]
+        return batch
+
+    def finish(self, batch: _Batch) -> None:
+        """Cut up the results, and give each request its own."""
+        ran = _Ran(batch.run.started)
+        answers: list[tuple[_Call, Answer | Exception]] = []
+        if batch.computed is not None:
+            try:
+                ran.results.append((batch.parts, self._model.finish(batch.computed)))
+            except Exception as error:  # noqa: BLE001
+                batch.error = error
+        for part, outcome in batch.alone:
+            if isinstance(outcome, BatchResult):
+                ran.results.append(([part], outcome))
+            else:
+                answers.append((part.call, outcome))
+        for parts, result in ran.results:
+            answers += self._answers(parts, result, ran.started)
+        if batch.error is not None and not batch.alone:
+            answers += [(part.call, batch.error) for part in batch.parts]
+        late = set(batch.run.batch).difference(batch.parts)
+        answers += [(p.call, DeadlineExceededError(_TOO_LATE)) for p in late if isinstance(p, _Part)]
+        first = batch.run.batch[0]
+        assert isinstance(first, _Part)
+        _on_loop_of(first.call, self._deliver, ran, answers)
+
+    def _alone(self, part: _Part) -> BatchResult | Exception:
+        """Run one request of a batch that failed: a bad one must not fail its neighbours."""
+        if not part.wanted(time.monotonic()):
+            return DeadlineExceededError("the deadline passed before the request could be run alone")
         try:
-            result = await self._compute(batch)
-        except Exception as error:  # noqa: BLE001  it belongs to whoever waits for the answer
-            if len(batch) == 1:
-                _fail(batch[0], error)
-                return
-            _log.warning("%s: a batch of %d failed (%s); running each alone", self._model.name, len(batch), error)
-            for entry in batch:  # one bad request must not fail its neighbours
-                await self._run_alone(entry)
-            return
-        self._deliver(batch, result)
+            return self._model.run([part.budgeted])
+        except Exception as error:  # noqa: BLE001
+            return error
 
-    async def _run_alone(self, entry: _Waiting) -> None:
-        if entry.deadline is not None and entry.deadline <= time.monotonic():
-            _fail(entry, DeadlineExceededError("the deadline passed before the request could be run alone"))
-        elif not entry.answer.done():
-            await self._run([entry])
+    def _answers(
+        self, parts: Sequence[_Part], result: BatchResult, started: float
+    ) -> list[tuple[_Call, Answer | Exception]]:
+        """Return the answers that a batch completes."""
+        examples = sum(part.batch for part in parts)
+        complete: list[tuple[_Call, Answer | Exception]] = []
+        for part, prediction in zip(parts, result.predictions, strict=True):
+            call = part.call
+            answer = Answer(
+                prediction, started - part.arrived, result.seconds, len(parts), examples, part.budget
+            )  # fmt: skip
+            if len(call.parts) == 1:
+                complete.append((call, answer))
+                continue
+            with self._workers.lock:
+                call.results[part.id] = answer
+                last = len(call.results) == len(call.parts)
+            if last:
+                complete.append((call, self._rejoined(call)))
+        return complete
 
-    async def _compute(self, batch: Sequence[_Waiting]) -> BatchResult:
-        requests = [entry.request for entry in batch]
-        return await asyncio.get_running_loop().run_in_executor(self._workers, self._model.run, requests)
+    def _rejoined(self, call: _Call) -> Answer:
+        answers = [call.results[part.id] for part in call.parts]
+        return Answer(
+            self._model.rejoin(call.request, [answer.prediction for answer in answers]),
+            min(answer.queue_seconds for answer in answers),
+            sum(answer.inference_seconds for answer in answers),
+            max(answer.batch_requests for answer in answers),
+            max(answer.batch_size for answer in answers),
+            min(answer.budget for answer in answers),
+        )
 
-    def _deliver(self, batch: Sequence[_Waiting], result: BatchResult) -> None:
-        tokens = sum(entry.request.tokens for entry in batch)
-        rate = tokens / max(time.monotonic() - batch[0].started, 1e-6)
-        self._tokens_per_second += (rate - self._tokens_per_second) * (_RATE_MEMORY if self._tokens_per_second else 1)
-        waits = [entry.started - entry.arrived for entry in batch]
-        self._metrics.batch(result, waits)
-        examples = sum(entry.request.batch for entry in batch)
-        for entry, prediction, wait in zip(batch, result.predictions, waits, strict=True):
-            if not entry.answer.done():
-                entry.answer.set_result(Answer(prediction, wait, result.seconds, len(batch), examples))
+    def _left(self, part: Pending) -> None:
+        assert isinstance(part, _Part)
+        if part.waits:
+            part.waits = False
+            part.call.waiting -= 1
+            self._admission.release(part.tokens, part.call.client, requests=0 if part.call.waiting else 1)
 
 
-def _fail(entry: _Waiting, error: Exception) -> None:
-    if not entry.answer.done():
-        entry.answer.set_exception(error)
+def _fail(call: _Call, error: Exception) -> None:
+    if not call.answer.done():
+        call.answer.set_exception(error)
+
+
+def _on_loop_of(call: _Call, function: Callable[..., None], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        call.answer.get_loop().call_soon_threadsafe(function, *arguments)

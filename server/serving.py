@@ -2,19 +2,25 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 
-from lazyneuron.engine.errors import ModelNotFoundError, ShuttingDownError
+from lazyneuron.engine.errors import ShuttingDownError
 from lazyneuron.engine.heads.answers import Answer as Reading
 from lazyneuron.engine.model import Model, Prediction
 from lazyneuron.engine.requests import Request
 from lazyneuron.engine.session import usable_cores
+from lazyneuron.server.budget import asked_budget
 from lazyneuron.server.calls import current_call
 from lazyneuron.server.config import ServerConfig
+from lazyneuron.server.limits import check_ranks, check_request
 from lazyneuron.server.metrics import Metrics
-from lazyneuron.server.repository import Repository
+from lazyneuron.server.repository import Entry, Repository
 from lazyneuron.server.scheduler import Answer, Scheduler
+from lazyneuron.server.served import ServedModel
 from lazyneuron.server.tensors import Array
+from lazyneuron.server.watching import watch
+from lazyneuron.server.workers import Workers
 
 __all__ = ["Inputs", "ServedModel", "Serving"]
 
@@ -25,35 +31,45 @@ Inputs = Mapping[str, Array] | str | bytes
 _LARGE_BYTES = 64 * 1024
 
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A model and its queue."""
-
-    model: Model
-    scheduler: Scheduler
-
-
 class Serving:
-    """The loaded models, ready for requests until `stop` is called.
+    """The models, ready for requests from `start` on until `stop` is called.
 
     Parameters
     ----------
-    repository
-        The models.
+    path
+        A model repository, or one model.
     config
         The server's settings.
     metrics
-        Where requests are recorded.
+        Where requests and loads are recorded.
+
+    Raises
+    ------
+    ConfigurationError
+        If a trusted key cannot be read.
     """
 
-    def __init__(self, repository: Repository, config: ServerConfig, metrics: Metrics) -> None:
-        self.repository = repository
-        self._served = {
-            name: ServedModel(model, Scheduler(model, config, metrics)) for name, model in repository.models.items()
-        }
+    def __init__(self, path: Path, config: ServerConfig, metrics: Metrics) -> None:
+        self.repository = Repository(path, config, metrics, self._serve)
+        self._config = config
+        self._metrics = metrics
+        self._workers = Workers()
+        self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         # More at once would be no faster, and each may hold hundreds of megabytes.
         self._decoding = asyncio.Semaphore(usable_cores())
+
+    async def start(self) -> None:
+        """Load the models, and follow the folder from now on if the settings say so.
+
+        Raises
+        ------
+        ArtifactError
+            If no model can be loaded.
+        """
+        await self.repository.start()
+        if self._config.repository.watch != "off":
+            self._watching = asyncio.create_task(watch(self.repository, self._config.repository))
 
     @property
     def ready(self) -> bool:
@@ -61,21 +77,46 @@ class Serving:
         return not self._stopping
 
     def find(self, name: str, version: int | None = None) -> ServedModel:
-        """Return a model by name and, where one is given, version.
+        """Return a model by name and, where one is given, version; else the highest that is served.
 
         Raises
         ------
         ModelNotFoundError
             Naming the models, or the versions, that there are.
+        ModelUnavailableError
+            If the model takes no requests just now.
         """
-        served = self._served.get(name)
-        if served is None:
-            there = ", ".join(sorted(self._served))
-            why = f" ({self.repository.broken[name]})" if name in self.repository.broken else ""
-            raise ModelNotFoundError(f"no model named {name[:80]!r}{why}; the server has: {there}")
-        if version is not None and version != served.model.version:
-            raise ModelNotFoundError(f"{name} has no version {version}; the server has: {served.model.version}")
-        return served
+        return self.repository.find(name, version)
+
+    def index(self) -> list[Entry]:
+        """Return every version that there is, with its state."""
+        return self.repository.index()
+
+    async def load(self, name: str) -> None:
+        """Serve a model as the folder has it now.
+
+        Raises
+        ------
+        ModelNotFoundError, ModelLoadError
+            As `Repository.load`.
+        ShuttingDownError
+            Once the server stops.
+        """
+        self._refuse_if_stopping()
+        await self.repository.load(name)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service once it has answered what it has admitted.
+
+        Raises
+        ------
+        ModelNotFoundError
+            As `Repository.unload`.
+        ShuttingDownError
+            Once the server stops.
+        """
+        self._refuse_if_stopping()
+        await self.repository.unload(name)
 
     async def predict(
         self,
@@ -84,8 +125,10 @@ class Serving:
         *,
         size: int,
         image: bool = False,
-        budget: float = 1.0,
+        budget: float | None = None,
+        quality: str = "",
         deadline: float | None = None,
+        row_counts: bool = False,
     ) -> Answer:
         """Decode and check an input, and run it.
 
@@ -100,28 +143,42 @@ class Serving:
         image
             Whether an image is to be decoded, which takes long whatever its size.
         budget
-            The share of the exported k, 0 < budget <= 1.
+            The share of the exported k, 0 < budget <= 1; None: the quality's, or 1.
+        quality
+            The name of a class of the configuration; empty: none.
         deadline
             On the clock of `time.monotonic`.
+        row_counts
+            Whether the prediction shall tell what each row used, too.
 
         Raises
         ------
         LazyneuronError
-            As `Scheduler.submit`; InputError if the input does not fit; ShuttingDownError once the server stops.
+            As `Scheduler.submit`; InputError if the input does not fit; ModelUnavailableError if the version has been
+            unloaded since `find`; ShuttingDownError once the server stops.
         """
-        if self._stopping:
-            raise ShuttingDownError("the server is stopping and takes no new requests; send it to another")
-        current_call().model = served.model
+        self._refuse_if_stopping()
+        call = current_call()
+        call.model = served.model
+        share, exact = asked_budget(self._config.budget, budget, quality)
+        served.scheduler.check(deadline, call.client)
+        limits = self._config.limits
 
         def make() -> Request:
-            return served.model.request(decode(), budget)
+            inputs = decode()
+            check_ranks(limits, inputs)
+            made = served.model.request(inputs, share)
+            check_request(limits, made)
+            return replace(made, row_counts=True) if row_counts else made
 
-        if image:
-            async with self._decoding:
-                request = await asyncio.to_thread(make)
-        else:
-            request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
-        return await served.scheduler.submit(request, deadline)
+        with served.in_use():
+            if image:
+                async with self._decoding:
+                    request = await asyncio.to_thread(make)
+            else:
+                request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
+            served.lately.append(request.axes)
+            return await served.scheduler.submit(request, deadline, call.client, exact=exact)
 
     async def read(self, prediction: Prediction, top: int) -> tuple[Reading, ...]:
         """Return what a prediction's outputs say, one answer for each example.
@@ -140,9 +197,18 @@ class Serving:
     async def stop(self) -> None:
         """Take no new requests; return when the admitted ones are answered."""
         self._stopping = True
-        await asyncio.gather(*(served.scheduler.drain() for served in self._served.values()))
+        if self._watching is not None:
+            self._watching.cancel()
+        await self.repository.stop()
 
     def close(self) -> None:
         """Let all worker threads end."""
-        for served in self._served.values():
-            served.scheduler.close()
+        self.repository.close()
+        self._workers.close()
+
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise ShuttingDownError("the server is stopping and takes no new requests; send it to another")
+
+    def _serve(self, model: Model) -> ServedModel:
+        return ServedModel(model, Scheduler(model, self._config, self._metrics, self._workers))

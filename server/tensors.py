@@ -4,7 +4,7 @@ Datatypes are the Open Inference Protocol's; our own service uses the same names
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,18 @@ from numpy.typing import NDArray
 from lazyneuron.engine.errors import InputError
 from lazyneuron.protocol.open_inference_pb2 import InferTensorContents
 
-__all__ = ["DATATYPES", "Array", "datatype_of", "decode", "decode_bytes", "decode_text", "decode_typed", "encode"]
+__all__ = [
+    "DATATYPES",
+    "Array",
+    "datatype_of",
+    "decode",
+    "decode_bytes",
+    "decode_strings",
+    "decode_text",
+    "decode_typed",
+    "encode",
+    "encode_strings",
+]
 
 Array = NDArray[np.generic]
 
@@ -50,6 +61,7 @@ _TYPED_FIELD = {
 }
 _NARROWED = ("int_contents", "uint_contents")  # 32 bits on the wire for 8 and 16 too
 _MAX_RANK = 16
+_MOST_ELEMENTS = 2**40
 _LENGTH_BYTES = 4
 
 
@@ -149,6 +161,21 @@ def encode(array: Array) -> tuple[str, tuple[int, ...], bytes]:
     return datatype, array.shape, array.astype(DATATYPES[datatype], copy=False).tobytes()
 
 
+def encode_strings(strings: Iterable[bytes]) -> bytes:
+    """Return the contents of a BYTES tensor: each string a 4-byte little-endian length, then itself."""
+    return b"".join(len(value).to_bytes(_LENGTH_BYTES, "little") + value for value in strings)
+
+
+def decode_strings(data: bytes) -> list[bytes]:
+    """Return the elements of a BYTES tensor that `encode_strings` wrote."""
+    values, at = [], 0
+    while at < len(data):
+        end = at + _LENGTH_BYTES + int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
+        values.append(data[at + _LENGTH_BYTES : end])
+        at = end
+    return values
+
+
 def _field(name: str) -> str:
     return f"input {name[:80]!r}"
 
@@ -165,7 +192,10 @@ def _count(name: str, shape: Sequence[int]) -> int:
         raise InputError(_field(name), got=f"rank {len(shape)}", expected=f"at most {_MAX_RANK}")
     if any(size < 0 for size in shape):
         raise InputError(_field(name), got=f"shape {list(shape)}", expected="no negative length")
-    return math.prod(shape)
+    count = math.prod(shape)
+    if count == 0 and math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:  # NumPy refuses it though it is empty
+        raise InputError(_field(name), got=f"shape {list(shape)}", expected="no lengths as large beside one of 0")
+    return count
 
 
 def _check_field(name: str, datatype: str, contents: InferTensorContents) -> str:

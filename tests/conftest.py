@@ -16,6 +16,23 @@ hypothesis.settings.load_profile("lazyneuron")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_itemcollected(item):
+    """Keep those that share a module's fixture in one process: otherwise each process makes it for itself."""
+    definitions = item._fixtureinfo.name2fixturedefs
+    shared = [name for name, found in definitions.items() if found[-1].scope in {"module", "class"}]
+    if shared:
+        indices = item.callspec.indices if hasattr(item, "callspec") else {}
+        which = [f"{name}{indices[name]}" for name in shared if name in indices]
+        item.add_marker(pytest.mark.xdist_group("-".join([item.path.stem, *which])))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """One for all processes of a run: torch exports each checkpoint once."""
+    base = tmp_path_factory.getbasetemp()
+    os.environ["LAZYNEURON_CACHE"] = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _fixed_costs(tmp_path_factory):
     """What a plan chooses must not depend on the machine that tests run on: here the certified screen never pays."""

@@ -17,7 +17,10 @@ _SUMMARIES = {
     "evaluate": "Compare an artifact with its dense graph on labelled data: use it or not?",
     "finetune": "Train a checkpoint to be sparse, by distillation from itself.",
     "serve": "Serve a model or a folder of models over gRPC.",
-    "predict": "Send one request to a running server.",
+    "predict": "Send requests to a running server: one, or a file of them.",
+    "top": "Watch a running server in the terminal.",
+    "sign": "Sign a model, so that servers which trust the key take it.",
+    "token": "Make a token that a server knows its caller by.",
     "bench": "Measure speed on this machine: of an artifact, or of the operators.",
 }
 

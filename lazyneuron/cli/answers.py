@@ -1,8 +1,6 @@
 """Answers as a person reads them on a terminal, and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Any
 
 from lazyneuron.engine.heads.answers import (
     Answer,
@@ -15,20 +13,12 @@ from lazyneuron.engine.heads.answers import (
     TokenLabels,
 )
 from lazyneuron.engine.origins import Span
+from lazyneuron.server.answers import answer_document as document
 
 __all__ = ["document", "lines"]
 
 _SHOWN = 8  # numbers of an embedding; --json has them all
 _ROWS = 40  # tokens or objects; --json has them all
-
-
-def document(answer: Answer) -> dict[str, Any]:
-    """Return an answer as JSON has it: its kind, its labels and its fields."""
-    if isinstance(answer, Embedding):
-        fields: dict[str, Any] = {"vector": answer.vector.tolist(), "norm": answer.norm, "pooling": answer.pooling}
-    else:
-        fields = asdict(answer)
-    return {"kind": answer.kind, "labels": list(answer.labels)} | fields
 
 
 def lines(answer: Answer) -> list[str]:

@@ -6,6 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lazyneuron.exporters.evaluation.words import cells, megabytes
+
 if TYPE_CHECKING:
     from lazyneuron.exporters.evaluation.report import EvaluationReport
     from lazyneuron.exporters.evaluation.speed import SpeedCase
@@ -23,7 +25,8 @@ def show_evaluation(report: "EvaluationReport") -> None:
     console.width = max(console.width, _WIDTH)
     labels = "labelled" if report.labelled else "not labelled"
     _say(console, f"{report.name} version {report.version}, mode {report.mode}, task {report.task}")
-    _say(console, f"{report.data}: {report.examples} examples, {labels}")
+    against = f"; dense is {report.against}" if report.against else ""
+    _say(console, f"{report.data}: {report.examples} examples, {labels}{against}")
     console.print(_metrics(report.metrics))
     if report.corruptions:
         console.print(_corruptions(report))
@@ -34,7 +37,10 @@ def show_evaluation(report: "EvaluationReport") -> None:
     _say(console, f"{report.machine}, {report.threads} thread(s); medians (quartiles):")
     for case in report.speed:
         _say(console, f"  {_speed(case)}")
-    _say(console, f"files: {_megabytes(report.dense_bytes)} dense, {_megabytes(report.sparse_bytes)} sparse")
+    _say(console, f"files: {megabytes(report.dense_bytes)} dense, {megabytes(report.sparse_bytes)} sparse")
+    if report.memory is not None:
+        dense, sparse = (megabytes(count) for count in (report.memory.dense_bytes, report.memory.sparse_bytes))
+        _say(console, f"resident memory, opened and run: {dense} dense, {sparse} sparse")
     for note in report.notes:
         _say(console, f"note: {note}")
     _say(console, report.verdict.sentence, _STYLES[report.verdict.decision])
@@ -43,7 +49,7 @@ def show_evaluation(report: "EvaluationReport") -> None:
 def _metrics(metrics: "tuple[Measured, ...]") -> Table:
     table = _table("", "dense", "sparse", "difference", "95 % interval")
     for measured in metrics:
-        table.add_row(measured.metric.name, *_cells(measured))
+        table.add_row(measured.metric.name, *cells(measured))
     return table
 
 
@@ -51,7 +57,7 @@ def _corruptions(report: "EvaluationReport") -> Table:
     table = _table("corruption", "amount", "dense", "sparse", "difference", "95 % interval", "density")
     table.title, table.title_justify = f"{report.metrics[0].metric.name} under corruptions", "left"
     for case in report.corruptions:
-        table.add_row(case.kind, case.amount, *_cells(case.metrics[0]), f"{case.density:.2%}")
+        table.add_row(case.kind, case.amount, *cells(case.metrics[0]), f"{case.density:.2%}")
     return table
 
 
@@ -63,24 +69,10 @@ def _table(first: str, *headers: str) -> Table:
     return table
 
 
-def _cells(measured: "Measured") -> list[str]:
-    """Return the values, the difference and its interval: of shares in percent and points."""
-    low, high = measured.interval
-    if measured.metric.relative:
-        values = [f"{value:.4g}" for value in (measured.dense, measured.sparse)]
-        return [*values, f"{measured.difference:+.3g}", f"{low:+.3g} to {high:+.3g}"]
-    values = [f"{value:.2%}" for value in (measured.dense, measured.sparse)]
-    return [*values, f"{100 * measured.difference:+.2f}", f"{100 * low:+.2f} to {100 * high:+.2f}"]
-
-
 def _speed(case: "SpeedCase") -> str:
     low, median, high = (f"{value:.3g}" for value in (case.faster.low, case.faster.median, case.faster.high))
     times = f"{1e3 * case.dense.median:.3g} ms dense, {1e3 * case.sparse.median:.3g} ms sparse"
     return f"{case.words}: {median} ({low}–{high}) times as fast, {times}"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _say(console: Console, text: str, style: str | None = None) -> None:

@@ -38,6 +38,11 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     type=click.Path(path_type=Path),
     help="JSON Lines or .npz with real input; without it the input is random.",
 )
+@click.option(
+    "--evaluate",
+    type=click.Path(path_type=Path),
+    help="Labelled data that calibration has not seen: judge the artifact on it; the report says go or no-go.",
+)
 @click.option("--task", type=click.Choice(TASKS), help="By default what the checkpoint says.")
 @click.option(
     "--mode",
@@ -45,7 +50,7 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     default="auto",
     show_default=True,
     help="auto: for each block the cheapest whose output is the dense one's, by measured costs; with "
-    "--max-quality-drop predictors are weighed, too.",
+    "--max-quality-drop predictors and thresholds are weighed, too.",
 )
 @click.option(
     "--top-k",
@@ -56,10 +61,22 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     help="The most neurons a row may use in a block; auto: the model's own gate.",
 )
 @click.option(
+    "--density",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Keep this share of each block's neurons, by a threshold on their magnitude that calibration data chooses.",
+)
+@click.option(
+    "--recover-mean/--no-recover-mean",
+    default=True,
+    show_default=True,
+    help="Whether neurons that a threshold or cap leaves out may count with their mean, where that helps.",
+)
+@click.option(
     "--max-quality-drop",
     type=click.FloatRange(0, 1),
-    help="What predictors may cost together, as a share measured on held-out data; the worst blocks go back to what "
-    "costs nothing until it is kept. By default auto uses none, and mode predictor whatever the recall costs.",
+    help="What predictors and thresholds may cost together, as a share measured on held-out data; the worst blocks go "
+    "back to what costs nothing until it is kept. By default auto uses none, and who asks for one by name gets it.",
 )
 @click.option(
     "--predictor-recall",
@@ -143,6 +160,8 @@ def _show(report: "ExportReport") -> None:
     click.echo(f"{report.path}")
     for block in manifest.blocks:
         cap = f", at most {block.top_k}" if block.top_k else ""
+        cap += f", above {block.threshold:.3g}" if block.threshold else ""
+        cap += ", the mean of the others recovered" if block.centred else ""
         click.echo(
             f"  {block.name}: density {100 * block.density.mean:.2f} % of {block.d_ff} neurons{cap}{_how(block)}"
         )
@@ -156,6 +175,8 @@ def _show(report: "ExportReport") -> None:
     if report.plan.measured_here is False:
         click.echo(f"note: {report.plan.costs}")
     click.echo(f"report: {report.report}")
+    if report.evaluation is not None:
+        click.echo(report.evaluation.verdict.sentence)
 
 
 def _explain(plan: "Plan") -> None:
@@ -181,12 +202,9 @@ def _explain(plan: "Plan") -> None:
     table.add_row("all", "", "", *(_micro(plan.total(mode)) for mode in modes), _micro(plan.total()))
     Console().print(table)
     for block in plan.blocks:
-        for other in block.alternatives:
-            if other.rank is not None and other.recall is not None:
-                click.echo(
-                    f"{block.name}: a predictor of rank {other.rank}, held-out recall {100 * other.recall:.2f} %, "
-                    f"{100 * other.candidates:.2f} % computed: {_micro(other.microseconds_per_row)} µs a row"
-                )
+        for other in block.lossy:
+            drop = "" if other.drop is None else f", alone {_share(other.drop)} of quality"
+            click.echo(f"{block.name}: {other.words}: {_micro(other.microseconds_per_row)} µs a row{drop}")
     if plan.whole_model is not None:
         click.echo(_whole(plan.whole_model))
     click.echo(plan.costs)

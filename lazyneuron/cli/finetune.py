@@ -27,6 +27,11 @@ _FILE = click.Path(path_type=Path)
     type=_FILE,
     help="Text, JSON Lines or .npz to train on; give it again for more files, which are mixed.",
 )
+@click.option(
+    "--teacher",
+    metavar="CHECKPOINT",
+    help="Learn this dense model's answers instead of CHECKPOINT's own: to tune further what was tuned.",
+)
 @click.option("--validation", type=_FILE, help="A file to measure on; by default a share of the data is held out.")
 @click.option(
     "--held-out",

@@ -1,5 +1,10 @@
 """Requests that nobody would write: each is answered, and none finds a fault of the server's."""
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -80,3 +85,18 @@ def test_predict(channel: grpc.Channel, fields: dict[str, Any]) -> None:
 @given(message=st.binary(max_size=300))
 def test_bytes(channel: grpc.Channel, method: str, message: bytes) -> None:
     assert code_of(channel, method, message) in EXPECTED
+
+
+def test_the_decoders_under_guided_fuzzing(tmp_path: Path) -> None:
+    """For a few seconds here; `python -m tests.server.fuzz_decoder` goes on for as long as one likes."""
+    pytest.importorskip("atheris", reason="there is no atheris for this Python")
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.server.fuzz_decoder", "corpus", "-max_total_time=8", "-print_final_stats=1"]
+    paths = f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, f"{done.stderr[-3000:]}; {[path.name for path in tmp_path.glob('*-*')]}"
+    runs = re.search(r"number_of_executed_units: (\d+)", done.stderr)
+    assert runs is not None
+    assert int(runs[1]) > 100

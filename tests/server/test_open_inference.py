@@ -10,6 +10,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from lazyneuron.engine.model import Model
+from lazyneuron.server.tensors import decode_strings
 from tests.support.server import ServerProcess
 
 SERVICE = "inference.GRPCInferenceService"
@@ -82,6 +83,33 @@ def test_model_metadata(client: ReflectionClient) -> None:
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("y", "FP32", [-1, -1, 16])]
 
 
+def test_configuration_and_statistics(client: ReflectionClient) -> None:
+    config = client.call(SERVICE, "ModelConfig", name="sequence", version="1").config
+    assert [(i.name, list(i.dims), i.optional) for i in config.input] == [
+        ("x", [-1, 16], False),
+        ("attention_mask", [-1], True),
+    ]
+    client.infer(model_name="vector", inputs=[TENSOR], raw_input_contents=[X.tobytes()])
+    (statistics,) = client.call(SERVICE, "ModelStatistics", name="vector").model_stats
+    assert statistics.inference_count >= 3
+    assert {m.name for m in client.call(SERVICE, "ModelStatistics").model_stats} == {"sequence", "text", "vector"}
+    for method in ("ModelConfig", "ModelStatistics"):
+        for missing in ({"name": "nothing"}, {"name": "vector", "version": "9"}):
+            with pytest.raises(grpc.RpcError) as caught:
+                client.call(SERVICE, method, **missing)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_classes_instead_of_numbers(client: ReflectionClient, vector: Model) -> None:
+    output = {"name": "logits", "parameters": {"classification": {"int64_param": 1}}}
+    answer = client.infer(model_name="vector", inputs=[TENSOR], outputs=[output], raw_input_contents=[X.tobytes()])
+    assert (answer.outputs[0].datatype, list(answer.outputs[0].shape)) == ("BYTES", [3, 1])
+    best = vector.predict({"x": X}).outputs["logits"].argmax(axis=1)
+    assert [text.decode().split(":")[1] for text in decode_strings(answer.raw_output_contents[0])] == [
+        str(index) for index in best
+    ]
+
+
 def test_repository_index_tells_why_a_model_is_not_served(client: ReflectionClient) -> None:
     index = {m.name: m for m in client.call(SERVICE, "RepositoryIndex").models}
     assert {name: m.state for name, m in index.items()} == {
@@ -140,7 +168,7 @@ def test_only_the_outputs_that_are_asked_for(client: ReflectionClient) -> None:
 
 def test_the_http_port(server: ServerProcess) -> None:
     assert server.get("/healthz") == "live\n"
-    assert server.get("/readyz") == "ready\n"
+    assert server.get("/readyz") == "ready\nnot served: broken\n"
     page = server.get("/")
     assert "vector" in page
     assert "not served" in page

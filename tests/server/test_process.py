@@ -6,8 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,19 +17,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lazyneuron.protocol import prediction_pb2 as pb
 from lazyneuron.protocol.prediction_pb2_grpc import PredictionServiceStub
 from tests.server.test_predict import request_for
-from tests.support.server import ServerProcess, serving
+from tests.support.server import ServerProcess, serving, until
 
 ONE_AT_A_TIME = "[batching]\nmax_requests = 1\n"
 # An answer just below the 4 MiB that a gRPC client takes unless told otherwise.
 LONG = request_for("slow", {"x": np.ones((7, 512, 256), np.float32)})
 SHORT = request_for("slow", {"x": np.ones((1, 4, 256), np.float32)})
-
-
-def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 def code_of(call: Future[pb.PredictResponse]) -> str:
@@ -163,7 +154,8 @@ def test_a_full_queue_says_when_to_come_back(slow_repository: Path, tmp_path: Pa
     with serving(slow_repository, tmp_path / "log", settings) as server, grpc.insecure_channel(server.grpc) as to:
         stub = PredictionServiceStub(to)
         admitted = [pool.submit(stub.Predict, LONG)]
-        time.sleep(0.05)  # it runs by now, and will for a while
+        running = "lazyneuron_running_batches"
+        until(lambda: server.total(running) == 1, "one runs")
         admitted += [pool.submit(stub.Predict, LONG) for _ in range(2)]
         until(lambda: server.total("lazyneuron_queue_requests") == 2, "two wait")
         with pytest.raises(grpc.RpcError) as caught:

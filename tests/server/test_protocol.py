@@ -8,13 +8,20 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 
-from lazyneuron.protocol import open_inference_pb2, open_inference_pb2_grpc, prediction_pb2, prediction_pb2_grpc
+from lazyneuron.protocol import (
+    model_config_pb2,
+    open_inference_pb2,
+    open_inference_pb2_grpc,
+    prediction_pb2,
+    prediction_pb2_grpc,
+)
 
 ROOT = Path(__file__).parents[2]
+SOURCES = {"prediction": prediction_pb2, "open_inference": open_inference_pb2, "model_config": model_config_pb2}
 MODULES = [(open_inference_pb2, open_inference_pb2_grpc), (prediction_pb2, prediction_pb2_grpc)]
 
 
-@pytest.mark.parametrize("name", ["prediction", "open_inference"])
+@pytest.mark.parametrize("name", SOURCES)
 def test_generated_messages_are_not_stale(name: str, tmp_path: Path) -> None:
     source = f"lazyneuron/protocol/{name}.proto"
     result = tmp_path / "set"
@@ -22,7 +29,7 @@ def test_generated_messages_are_not_stale(name: str, tmp_path: Path) -> None:
     subprocess.run([*command, f"--descriptor_set_out={result}", source], check=True)
     fresh = descriptor_pb2.FileDescriptorSet.FromString(result.read_bytes()).file[0]
     committed = descriptor_pb2.FileDescriptorProto()
-    {"prediction": prediction_pb2, "open_inference": open_inference_pb2}[name].DESCRIPTOR.CopyToProto(committed)
+    SOURCES[name].DESCRIPTOR.CopyToProto(committed)
     _strip_json_names(fresh.message_type)
     _strip_json_names(committed.message_type)
     assert committed == fresh, "run `python proto/generate.py`"

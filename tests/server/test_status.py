@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from lazyneuron.engine import errors
-from lazyneuron.server.status import STATUS, message, status_of, trailing_metadata
+from lazyneuron.server.status import HTTP_STATUS, STATUS, message, status_of, trailing_metadata
 
 
 def _all(kind: type[errors.LazyneuronError]) -> set[type[errors.LazyneuronError]]:
@@ -24,6 +24,7 @@ def test_the_table_is_complete() -> None:
         (errors.QueueFullError("q", retry_after=1), "RESOURCE_EXHAUSTED"),
         (errors.DeadlineExceededError("d"), "DEADLINE_EXCEEDED"),
         (errors.ShuttingDownError("s"), "UNAVAILABLE"),
+        (errors.UnsupportedError("u"), "UNIMPLEMENTED"),
         (errors.LazyneuronError("?"), "INTERNAL"),
     ],
 )
@@ -38,3 +39,8 @@ def test_a_full_queue_tells_when_to_come_back() -> None:
 
 def test_a_message_is_bounded() -> None:
     assert len(message(errors.ModelNotFoundError("x" * 100_000))) < 1100
+
+
+def test_every_grpc_status_has_an_http_one() -> None:
+    assert set(HTTP_STATUS) == set(grpc.StatusCode)
+    assert {code for code, number in HTTP_STATUS.items() if number < 300} == {grpc.StatusCode.OK}

@@ -49,6 +49,7 @@ REFUSED = [
     (lambda: decode("x", "FP32", [2], b"\0" * 7), r"input 'x': got 7 bytes of contents; expected 8 \(FP32 of shape"),
     (lambda: decode("x", "FP32", [-1], b""), "no negative length"),
     (lambda: decode("x", "FP32", [2**62, 2**62], b""), "got 0 bytes of contents; expected 8507"),
+    (lambda: decode("x", "FP32", [0, 2**62, 2**62], b""), "no lengths as large beside one of 0"),
     (lambda: decode("x", "FP32", [1] * 17, b"\0" * 4), "rank 17; expected at most 16"),
     (lambda: decode("x", "BF16", [1], b"\0\0"), "datatype 'BF16'; expected one of BOOL, INT8"),
     (lambda: decode("", "", [1], b"\0\0"), "input '': got datatype ''"),

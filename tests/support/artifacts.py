@@ -198,6 +198,8 @@ def write_image_classifier(folder: Path, name: str = "image", version: int = 1, 
 
 def manifest_of(**fields: object) -> Manifest:
     """Make a manifest of what the test is about; the rest is of no matter."""
+    none = {"sha256": "0" * 64, "bytes": 0}
+    files = [MODEL_FILE] + ["tokenizer.json"] * ("tokenizer" in fields)
     rest = {
         "format_version": 1,
         "name": "model",
@@ -205,7 +207,7 @@ def manifest_of(**fields: object) -> Manifest:
         "created_by": "tests/support/artifacts.py",
         "source": Source(kind="onnx_file", name="none", digest="sha256:" + "0" * 64),
         "mode": "exact",
-        "files": {MODEL_FILE: {"sha256": "0" * 64, "bytes": 0}},
+        "files": dict.fromkeys(files, none),
         "budget_input": None,
         "blocks": (_block_plan(Size(), 0, ("batch",)),),
         "quality": None,

@@ -50,7 +50,7 @@ def save(folder: Path, model: torch.nn.Module, *, seed: int = 0, spread: float =
 
 def bert(folder: Path, kind: str, **config: Any) -> torch.nn.Module:
     """Write a BERT with a head, such as `ForMaskedLM`, and its tokenizer."""
-    model = getattr(transformers, f"Bert{kind}")(transformers.BertConfig(**_BERT, **config))
+    model = getattr(transformers, f"Bert{kind}")(transformers.BertConfig(**_BERT | config))
     fast = transformers.PreTrainedTokenizerFast(
         tokenizer_object=word_pieces(),
         unk_token="[UNK]",

@@ -1,17 +1,28 @@
 """A real server process, and what Prometheus would read from it."""
 
+import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from prometheus_client.parser import text_string_to_metric_families
 
-_READY = re.compile(r"ready: gRPC on (?P<grpc>\S+), metrics and health on http://(?P<http>\S+)/")
+_READY = re.compile(r"ready: gRPC on (?P<grpc>\S+), metrics and health on https?://(?P<http>\S+)/")
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.01)
 
 
 class ServerProcess:
@@ -21,16 +32,34 @@ class ServerProcess:
     ----------
     grpc, http
         `HOST:PORT`.
+    headers, tls
+        What `get` sends, and how.
     """
 
-    def __init__(self, repository: Path, log: Path, settings: str = "") -> None:
+    def __init__(
+        self,
+        repository: Path,
+        log: Path,
+        settings: str = "",
+        *,
+        grpc_port: int = 0,
+        http_port: int = 0,
+        environment: Mapping[str, str] | None = None,
+        stderr: int | IO[str] | None = None,
+    ) -> None:
         config = log.with_suffix(".toml")
         config.write_text(settings)
         self.log = log
         command = [sys.executable, "-m", "lazyneuron", "serve", str(repository), "--config", str(config)]
-        command += ["--grpc-port", "0", "--http-port", "0"]
+        command += ["--grpc-port", str(grpc_port), "--http-port", str(http_port)]
         with log.open("w") as errors:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+            self.process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=errors if stderr is None else stderr,
+                text=True,
+                env={**os.environ, **(environment or {})},
+            )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         ready = _READY.match(line)
@@ -39,9 +68,13 @@ class ServerProcess:
             self.process.wait()
             raise AssertionError(f"no ready line but {line!r}; the log says {log.read_text()}")
         self.grpc, self.http = ready["grpc"], ready["http"]
+        self.scheme = "https" if "https://" in line else "http"
+        self.headers: dict[str, str] = {}
+        self.tls: ssl.SSLContext | None = None
 
     def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as response:
+        request = urllib.request.Request(f"{self.scheme}://{self.http}{path}", headers=self.headers)
+        with urllib.request.urlopen(request, timeout=10, context=self.tls) as response:
             return response.read().decode()
 
     def metrics(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -63,8 +96,19 @@ class ServerProcess:
 
 
 @contextmanager
-def serving(repository: Path, log: Path, settings: str = "") -> Iterator[ServerProcess]:
-    server = ServerProcess(repository, log, settings)
+def serving(
+    repository: Path,
+    log: Path,
+    settings: str = "",
+    *,
+    grpc_port: int = 0,
+    http_port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    stderr: int | IO[str] | None = None,
+) -> Iterator[ServerProcess]:
+    server = ServerProcess(
+        repository, log, settings, grpc_port=grpc_port, http_port=http_port, environment=environment, stderr=stderr
+    )
     try:
         yield server
     finally:
