@@ -24,7 +24,7 @@ ENTRYPOINT ["lazyneuron"]
 FROM python:3.11-slim-bookworm AS serve
 COPY constraints.txt /tmp/
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    pip install --no-cache-dir --constraint /tmp/constraints.txt "$(echo /wheels/lazyneuron-*.whl)[image]" \
+    pip install --no-cache-dir --constraint /tmp/constraints.txt "$(echo /wheels/lazyneuron-*.whl)[image,sign,tracing]" \
     && useradd --system --no-create-home --uid 10001 lazyneuron
 USER 10001
 EXPOSE 8001 8002
