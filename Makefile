@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder costs memory instructions instructions-update setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder bench-serve bench-serve-peers soak correctness costs memory instructions instructions-update setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -47,6 +47,24 @@ costs: setup ## Measure again the costs that come with lazyneuron.
 bench-encoder: setup .venv-peers/.installed ## A T5-base-shaped encoder against ONNX Runtime, PyTorch, OpenVINO and CTranslate2.
 	$(BIN)/python benchmarks/encoder.py --picture docs/encoder.png
 
+bench-serve: setup bench-serve-peers ## The server against its engine, and against MLServer, Triton's Python backend and Ray Serve.
+	$(BIN)/python benchmarks/serve/run.py
+
+bench-serve-peers: .venv-mlserver/.installed .venv-pytriton/.installed .venv-ray/.installed ## The environments of those.
+
+# pytriton's server wants the Python of Debian, with its shared library.
+.venv-pytriton/.installed: PYTHON := $(shell test -x /usr/bin/python3.11 && echo /usr/bin/python3.11 || echo $(PYTHON))
+.venv-mlserver/.installed .venv-pytriton/.installed .venv-ray/.installed: .venv-%/.installed: benchmarks/serve/requirements-%.txt
+	test -x .venv-$*/bin/python || $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
+
+soak: setup ## Ten minutes of mixed requests and faults.
+	$(BIN)/python benchmarks/serve/soak.py
+
+correctness: setup ## Wrong answers among 200,000 mixed requests.
+	$(BIN)/python benchmarks/serve/correctness.py
+
 memory: setup ## What a served artifact keeps in memory, against a dense session.
 	$(BIN)/python benchmarks/memory.py
 
@@ -60,7 +78,7 @@ setup: .venv/.installed $(LIBRARY)
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[export,sign,tracing,dev]'
 	touch $@
 
 # What the encoder's benchmark compares with; never in the product's environment.
