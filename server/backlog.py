@@ -4,9 +4,10 @@ To take in a call, even only to refuse it in words, costs Python some hundred mi
 Where requests are small that is most of what a request costs: a server that refused two of three calls in words would
 do little else. gRPC's core, which is C++, cuts calls off for a tenth of that. So
 
-- the calls of each method that wait to be taken in are bounded: from half of the bound on, the core cuts new ones off
-  at random, ever more of them, and at the bound all (random early detection). Such a call ends with CANCELLED, without
-  words. Each method has a bound of its own, so the health service's calls are not cut off with the others;
+- the calls of each method that wait to be taken in are bounded: from three quarters of the bound on, the core cuts new
+  ones off at random, ever more of them, and at the bound all (random early detection). Such a call ends with
+  CANCELLED, without words. Each method has a bound of its own, so the health service's calls are not cut off with the
+  others;
 - when calls are refused for load, `Intake` has the server take in the next ones a little later. So no more than so many
   are refused in words in a second, the others by the core, and the time is the admitted requests'.
 
@@ -28,9 +29,10 @@ __all__ = ["Arrivals", "Intake", "backlog_options"]
 
 _CALLS_PER_SECOND = 250
 """What is taken in at least, while calls are refused: the bound is a number, and what counts is how long it takes."""
-_LEAST, _MOST = 128, 256
+_LEAST, _MOST = 128, 512
 """What may be unread in any case: two batches' requests at once are no overload. And the most: callers with a
-deadline of a second or two are to be read in time, whatever the bound of time."""
+deadline of a second or two are to be read in time, whatever the bound of time; yet a stall of a quarter of a second at
+full load, as any busy machine has, must cut nobody off."""
 _REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED)
 _REFUSALS_PER_SECOND = 500
 """In words, once more is asked for than is admitted: some of a core, and the most that one should take."""
@@ -51,7 +53,7 @@ def backlog_options(queue: QueueConfig) -> list[tuple[str, int]]:
         The bounds of what may wait for the engine; no more may be unread than may wait.
     """
     most = max(_LEAST, min(_MOST, queue.max_requests, round(queue.max_wait_seconds * _CALLS_PER_SECOND)))
-    return [("grpc.server.max_pending_requests", most // 2), ("grpc.server.max_pending_requests_hard_limit", most)]
+    return [("grpc.server.max_pending_requests", most * 3 // 4), ("grpc.server.max_pending_requests_hard_limit", most)]
 
 
 class Arrivals:

@@ -25,10 +25,10 @@ OK, FULL, LATE = grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.St
 @pytest.mark.parametrize(
     ("queue", "soft", "hard"),
     [
-        (QueueConfig(), 128, 256),
-        (QueueConfig(max_wait_seconds=0.8), 100, 200),
-        (QueueConfig(max_wait_seconds=0.01), 64, 128),
-        (QueueConfig(max_requests=1), 64, 128),
+        (QueueConfig(), 384, 512),
+        (QueueConfig(max_wait_seconds=0.8), 150, 200),
+        (QueueConfig(max_wait_seconds=0.01), 96, 128),
+        (QueueConfig(max_requests=1), 96, 128),
     ],
 )
 def test_the_bound_follows_the_queue_s(queue: QueueConfig, soft: int, hard: int) -> None:
@@ -73,7 +73,7 @@ def test_the_core_cuts_off_what_is_too_much_and_no_health_check() -> None:
 
     codes, status = asyncio.run(run())
     assert set(codes) == {"OK", "CANCELLED"}
-    assert most // 2 <= codes["OK"] <= most + 1  # one more was asked for already
+    assert most * 3 // 4 <= codes["OK"] <= most + 1  # one more was asked for already
     assert status == health_pb2.HealthCheckResponse.SERVING
 
 
