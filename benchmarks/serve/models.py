@@ -1,4 +1,4 @@
-"""Makes what is served: an MLP and a two-layer encoder, each as a dense ONNX file, and as artifacts dense and sparse.
+"""Makes what is served: an MLP and encoders, each as a dense ONNX file, and as artifacts dense and sparse.
 
 FOLDER/NAME.onnx                      the dense graph, for the peers
 FOLDER/repository/NAME, NAME-sparse   our artifacts: the same dense graph; and its MLP blocks as SparseDown
@@ -52,7 +52,9 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     "mlp": Kind(d_model=256, d_ff=1024, layers=4),
     "encoder": Kind(d_model=384, d_ff=1536, layers=2, heads=6, length=32, vocabulary=4096),
+    "distilbert": Kind(d_model=768, d_ff=3072, layers=6, heads=12, length=64, vocabulary=4096),
 }
+"""The last is as people serve it, but for its vocabulary; the others show the server's own part of a request."""
 
 SMALL: Mapping[str, Kind] = {
     "mlp": Kind(d_model=16, d_ff=64, layers=2),

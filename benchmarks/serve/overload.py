@@ -160,7 +160,8 @@ def main(
     of: dict[str, list[list[Point]]] = {name: [] for name in names or LOADS}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        place = Place(Path(), models.make(folder), "", threads, folder)
+        kinds = {LOADS[name].model: models.KINDS[LOADS[name].model] for name in of}
+        place = Place(Path(), models.make(folder, kinds), "", threads, folder)
         for name, points in of.items():
             with lazyneuron_server(place, settings) as served:
                 for number in range(rounds):

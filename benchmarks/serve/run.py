@@ -237,7 +237,7 @@ def main(
     results: dict[str, Results] = {name: Results() for name in picked}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        repository = models.make(folder)
+        repository = models.make(folder, {name: models.KINDS[name] for name in picked if name in models.KINDS})
         if digits.NAME in picked:
             digits.make(folder)
         for number in range(rounds):
