@@ -1,7 +1,7 @@
 """Does the certified screen gain by a rotation, or by channels that stay floats? Candidates for each active neuron.
 
-The screen compares q · round(z) with what the codes' roundings can amount to (engine/native/kernels/screen.h). Less error
-a code means fewer candidates. Three ways to less, beyond the shift and scale that calibration fits: an orthogonal
+The screen compares q · round(z) with what the codes' roundings can amount to (engine/native/kernels/screen.h). Less
+error a code means fewer candidates. Three ways to less, beyond the shift and scale that calibration fits: an orthogonal
 rotation that spreads outliers over all channels (a Walsh–Hadamard transform with random signs, whose padding to a power
 of two is counted as free), and channels that are left out of the codes and added up in float32, those first whose rows
 and weights are largest. All on rows that calibration has not seen; counted in float64, without the bound's own slack.
