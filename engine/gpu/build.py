@@ -33,7 +33,7 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-def compile_kernel(one: Configuration, target: int = PTX_TARGET) -> Any:
+def compile_kernel(one: Configuration, target: int = PTX_TARGET) -> Any:  # noqa: ANN401 - triton has no types
     """Compile a kernel for a GPU's compute capability, e.g. 80.
 
     Returns
@@ -62,12 +62,12 @@ def compile_kernel(one: Configuration, target: int = PTX_TARGET) -> Any:
         constexprs=dict(one.constants),
         attrs=pointers,
     )
-    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": one.fused}
+    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": False}
     return triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
 
 
-def line(one: Configuration, compiled: Any) -> str:
-    """A kernel's line of the table."""
+def line(one: Configuration, compiled: Any) -> str:  # noqa: ANN401 - likewise
+    """Write a kernel's line of the table."""
     parameters = compiled.asm["ptx"].split(".entry", 1)[1].split(")", 1)[0].count(".param")
     types = [
         type_[0] + _WORDS.get(type_[1:], type_[1:]) if type_[0] == "*" else _WORDS.get(type_, type_)

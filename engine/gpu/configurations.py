@@ -57,8 +57,6 @@ class Configuration:
     warps, stages : int
     weights : str, optional
         A key of ``WEIGHT_TYPES``.
-    fused : bool
-        May a product and a sum be rounded together?
     """
 
     name: str
@@ -70,7 +68,6 @@ class Configuration:
     warps: int
     stages: int = 3
     weights: str | None = None
-    fused: bool = False
 
     def signature(self) -> dict[str, str]:
         """Each parameter's type, as Triton writes it."""
@@ -86,7 +83,7 @@ class Configuration:
         return "*i8" if name in _BYTES else "*i32" if name in _INTEGERS else "*fp32"
 
     def tile(self, name: str) -> int:
-        """A tile size, BLOCK_ROWS to BLOCK_COLUMNS; 0 where the kernel has none."""
+        """Return a tile size, BLOCK_ROWS to BLOCK_COLUMNS; 0 where the kernel has none."""
         return self.constants.get(f"BLOCK_{name}", 0)
 
 

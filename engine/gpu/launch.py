@@ -49,7 +49,7 @@ def launch(name: str, arguments: Mapping[str, Argument], splits: int = 1) -> Non
             value = absent[type_] if value is None else value
             _check(name, parameter, value, _DTYPES[type_], tensors[0].device)
         values.append(value)
-    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": one.fused}
+    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": False}
     _function(one)[grid(one, arguments, splits)](*values, **one.constants, **options)
 
 
@@ -76,5 +76,5 @@ def _check(name: str, parameter: str, value: Argument, dtype: torch.dtype, devic
         raise TypeError(f"{parameter} of kernel {name} is {got}, expected contiguous {dtype} on {device}")
 
 
-def _function(one: Configuration) -> Any:
+def _function(one: Configuration) -> Any:  # noqa: ANN401 - triton has no types
     return getattr(importlib.import_module(f"lazyneuron.engine.gpu.kernels.{one.module}"), one.kernel)

@@ -158,12 +158,12 @@ def _codes(exact: Float64, *, draws: bool) -> tuple[NDArray[np.int8], Float64, F
 
 
 def _hash(first: int, count: int) -> _UInt64:
-    """A fixed sequence (splitmix64): draws depend on nothing but their position."""
+    """Make a fixed sequence (splitmix64): draws depend on nothing but their position."""
     position = np.arange(count, dtype=np.uint64) + np.uint64(first) + np.uint64(1)
     z = position * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return cast(_UInt64, z ^ (z >> np.uint64(31)))
+    return cast("_UInt64", z ^ (z >> np.uint64(31)))
 
 
 def _round_up(value: Float64 | float) -> Float32:

@@ -18,9 +18,9 @@ Tensor = torch.Tensor
 _WEIGHTS = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16", torch.int8: "i8"}
 BY_VALUE = ("relu", "relu2")
 # From so many rows up the screen's tile of 128 rows is better filled than its tile of 16.
-_ROWS_FOR_WIDE_SCREEN = 64
+ROWS_FOR_WIDE_SCREEN = 64
 # About so many programs keep a GPU's memory busy.
-_PROGRAMS = 1024
+PROGRAMS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ class NeuronProjection:
             "flags": _flags(scale=self.scale, bias=self.bias),
         }
         strips = -(-neurons // CONFIGURATIONS[name].tile("NEURONS"))
-        launch(name, arguments, splits=max(1, min(strips, -(-_PROGRAMS // rows))))
+        launch(name, arguments, splits=max(1, min(strips, -(-PROGRAMS // rows))))
         return values
 
 
@@ -158,10 +158,10 @@ class Screen:
         row_side = {"x": x, "shift": self.shift, "stretch": self.stretch, "draw": self.draw, **floats}
         neuron_side = {"constant": self.constant, "spread": self.spread, "size": self.size}
         launch("quantize_rows", shared | row_side)
-        name = "screen.rows128" if rows >= _ROWS_FOR_WIDE_SCREEN else "screen.rows16"
+        name = "screen.rows128" if rows >= ROWS_FOR_WIDE_SCREEN else "screen.rows16"
         launch(name, shared | neuron_side | {"neuron_codes": self.codes})
         launch("list_masked", shared)
-        return cast(Tensor, shared["index"]), cast(Tensor, shared["found"])
+        return cast("Tensor", shared["index"]), cast("Tensor", shared["found"])
 
 
 class SparseMLP:
@@ -357,11 +357,11 @@ def project_down(down: DownProjection, lists: Lists) -> Tensor:
         launch(f"down_tile.{kind}", arguments | union)
         return y
     name = f"down.{kind}"
-    if rows * -(-columns // CONFIGURATIONS[name].tile("COLUMNS")) >= _PROGRAMS // 2:
+    if rows * -(-columns // CONFIGURATIONS[name].tile("COLUMNS")) >= PROGRAMS // 2:
         launch(name, arguments)
         return y
     partial = y.new_empty(SEGMENTS, rows, columns)
-    flags = cast(int, arguments["flags"]) | FLAGS["partial"]
+    flags = cast("int", arguments["flags"]) | FLAGS["partial"]
     arguments |= {"splits": SEGMENTS, "flags": flags}
     launch(name, arguments | {"y": partial}, splits=SEGMENTS)
     launch("reduce_down", arguments | {"partial": partial})
@@ -373,7 +373,7 @@ def _counts(like: Tensor, *shape: int) -> Tensor:
 
 
 def _flags(**given: Tensor | bool | None) -> int:
-    """The bits of what is given and not False."""
+    """Add up the bits of what is given and not False."""
     return sum(FLAGS[name] for name, value in given.items() if value is not None and value is not False)
 
 

@@ -73,7 +73,7 @@ def _sigmoid(z):
 
 @triton.jit
 def _normal_distribution(x):
-    """The normal distribution function; its tail has no cancellation and x^2 / 2 is split in two."""
+    """Compute the normal distribution function; its tail has no cancellation and x^2 / 2 is split in two."""
     size = tl.abs(x)
     a = tl.where(size < 15.0, size, 15.0)
     lead = (a.to(tl.int32, bitcast=True) & -4096).to(tl.float32, bitcast=True)

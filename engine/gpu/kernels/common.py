@@ -22,6 +22,9 @@ PARTIAL = tl.constexpr(4096)
 POISONED = tl.constexpr(-1)  # the row holds a NaN: its output is NaN
 SKIPPED = tl.constexpr(-2)  # the row has no budget: its output is zero
 
+# Elements that a row's length must be a multiple of to be read in vectors.
+ALIGNED = tl.constexpr(16)
+
 # Sizes are numbers at run time, whatever their value: what is compiled ahead knows none of them.
 _SIZES = ["rows", "neurons", "depth", "columns", "code_stride", "splits", "top_k", "activation", "flags"]
 kernel = triton.jit(do_not_specialize=_SIZES)
@@ -32,6 +35,12 @@ def row_state(budget, row, flags):
     """0 for a row that is worked on, else POISONED or SKIPPED."""
     share = tl.load(budget + row, mask=(flags & BUDGET) != 0, other=1.0)
     return tl.where(share > 0, 0, tl.where(share == share, SKIPPED, POISONED))
+
+
+@triton.jit
+def bound(count, flags, bit: tl.constexpr):
+    """`count` where a flag is set, else 0: the end of what may be read of an optional input."""
+    return tl.where((flags & bit) != 0, count, 0)
 
 
 @triton.jit
@@ -48,5 +57,5 @@ def is_nan(value):
 
 @triton.jit
 def places(taken, before):
-    """The place in a list of each neuron that is taken, when `before` entries are in it already."""
+    """Return the place in a list of each neuron that is taken, when `before` entries are in it already."""
     return before + tl.cumsum(taken.to(tl.int32), 0) - 1

@@ -3,8 +3,16 @@
 import triton
 import triton.language as tl
 
-from lazyneuron.engine.gpu.kernels.common import DOWN_BIAS, PARTIAL, POISONED, SKIPPED, kernel, row_offset
-from lazyneuron.engine.gpu.kernels.project import ALIGNED
+from lazyneuron.engine.gpu.kernels.common import (
+    ALIGNED,
+    DOWN_BIAS,
+    PARTIAL,
+    POISONED,
+    SKIPPED,
+    bound,
+    kernel,
+    row_offset,
+)
 
 # A row's list is always added up in so many segments, whose sums are added in their order: by one program, or by as
 # many programs and `reduce_down`. Both give the same bits.
@@ -36,7 +44,7 @@ def down(
     kept += row_offset(row, neurons)
     coefficient += row_offset(row, neurons)
     blocks = (tl.maximum(count, 0) + BLOCK_NEURONS - 1) // BLOCK_NEURONS
-    segment = (blocks + SEGMENTS - 1) // SEGMENTS * BLOCK_NEURONS
+    segment = tl.maximum((blocks + SEGMENTS - 1) // SEGMENTS, 1) * BLOCK_NEURONS
     first = split * segment
     last = tl.where(partial, tl.minimum(first + segment, count), count)
     total = tl.zeros([BLOCK_COLUMNS], tl.float32)
@@ -58,7 +66,7 @@ def down(
     if partial:
         y += row_offset(split, 1) * rows * columns
     else:
-        total = _finish(total, down_bias, column, inside, count, flags)
+        total = _finish(total, down_bias, column, columns, count, flags)
     tl.store(y + row_offset(row, columns) + column, total, mask=inside)
 
 
@@ -88,9 +96,9 @@ def _segment(
 
 
 @triton.jit
-def _finish(total, down_bias, column, inside, count, flags):
+def _finish(total, down_bias, column, columns, count, flags):
     """Add the bias; a row that has no list has its own answer."""
-    total += tl.load(down_bias + column, mask=inside & ((flags & DOWN_BIAS) != 0), other=0.0)
+    total += tl.load(down_bias + column, mask=column < bound(columns, flags, DOWN_BIAS), other=0.0)
     total = tl.where(count == SKIPPED, 0.0, total)
     return tl.where(count == POISONED, float("nan"), total)
 
@@ -108,5 +116,5 @@ def reduce_down(partial, counts, down_bias, y, rows, columns, splits, flags, BLO
     for _ in range(splits):
         total += tl.load(at, mask=inside, other=0.0)
         at += plane
-    total = _finish(total, down_bias, column, inside, count, flags)
+    total = _finish(total, down_bias, column, columns, count, flags)
     tl.store(y + row_offset(row, columns) + column, total, mask=inside)

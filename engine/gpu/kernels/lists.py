@@ -4,7 +4,16 @@ import triton
 import triton.language as tl
 
 from lazyneuron.engine.gpu.kernels.activations import RELU2, activate
-from lazyneuron.engine.gpu.kernels.common import GATE_MODE, POISONED, is_nan, kernel, places, row_offset, row_state
+from lazyneuron.engine.gpu.kernels.common import (
+    ALIGNED,
+    GATE_MODE,
+    POISONED,
+    is_nan,
+    kernel,
+    places,
+    row_offset,
+    row_state,
+)
 
 
 @kernel
@@ -15,15 +24,25 @@ def list_masked(mask, budget, index, found, rows, neurons, flags, BLOCK_NEURONS:
     if state < 0:
         tl.store(found + row, state)
         return
-    mask += row_offset(row, neurons)
     index += row_offset(row, neurons)
-    count = 0
+    # Said as a multiple, the length lets the compiler read vectors; pointers are aligned by agreement.
+    if neurons % ALIGNED == 0:
+        length = neurons // ALIGNED * ALIGNED
+        count = _list_row(mask + row_offset(row, length), index, length, BLOCK_NEURONS)
+    else:
+        count = _list_row(mask + row_offset(row, neurons), index, neurons, BLOCK_NEURONS)
+    tl.store(found + row, count)
+
+
+@triton.jit
+def _list_row(mask, index, neurons, BLOCK_NEURONS: tl.constexpr):
+    count = tl.zeros_like(neurons)
     for start in range(0, neurons, BLOCK_NEURONS):
         neuron = start + tl.arange(0, BLOCK_NEURONS)
         candidate = tl.load(mask + neuron, mask=neuron < neurons, other=0) != 0
         tl.store(index + places(candidate, count), neuron, mask=candidate)
         count += tl.sum(candidate.to(tl.int32), 0)
-    tl.store(found + row, count)
+    return count
 
 
 @triton.jit
@@ -79,7 +98,8 @@ def list_scored(
         candidate = inside & (size > score_threshold)
         place = places(candidate, count)
         tl.store(index + place, neuron, mask=candidate)
-        tl.store(factor + place, score, mask=candidate & gate_mode)
+        if gate_mode:
+            tl.store(factor + place, score, mask=candidate)
         count += tl.sum(candidate.to(tl.int32), 0)
     poisoned = tl.max(nan, 0) != 0
     if count == 0:

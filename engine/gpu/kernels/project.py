@@ -3,10 +3,7 @@
 import triton
 import triton.language as tl
 
-from lazyneuron.engine.gpu.kernels.common import BIAS, SCALE, kernel, row_offset
-
-# Elements that a row's length must be a multiple of to be read in vectors.
-ALIGNED = tl.constexpr(16)
+from lazyneuron.engine.gpu.kernels.common import ALIGNED, BIAS, SCALE, bound, kernel, row_offset
 
 
 @kernel
@@ -85,6 +82,6 @@ def _strip(
             v = tl.load(row_x + at, mask=inside, other=0.0)
             total = tl.fma(w.to(tl.float32), tl.broadcast_to(v[None, :], total.shape), total)
     value = tl.sum(total, 1)
-    value *= tl.load(scale + neuron, mask=listed & ((flags & SCALE) != 0), other=1.0)
-    value += tl.load(bias + neuron, mask=listed & ((flags & BIAS) != 0), other=0.0)
+    value *= tl.load(scale + neuron, mask=place < bound(count, flags, SCALE), other=1.0)
+    value += tl.load(bias + neuron, mask=place < bound(count, flags, BIAS), other=0.0)
     tl.store(values + place, value, mask=listed)

@@ -2,15 +2,14 @@
 
 The bound and its proof are the CPU's (engine/native/kernels/screen.h, engine/native/dispatch/screen.cc): a neuron is
 skipped only when an upper bound of its value, less the threshold, is at most zero. Rows' codes are signed here, so
-that nothing has to be corrected for an offset. Neither kernel is compiled with fused multiply-adds, which the count of
-roundings in the proof does not need, but which would make codes depend on the compiler.
+that nothing has to be corrected for an offset.
 """
 
 import triton
 import triton.language as tl
 
 from lazyneuron.engine.gpu.kernels.activations import TO_INTEGER
-from lazyneuron.engine.gpu.kernels.common import DRAW, SHIFT, STRETCH, kernel, row_offset, row_state
+from lazyneuron.engine.gpu.kernels.common import DRAW, SHIFT, STRETCH, bound, kernel, row_offset, row_state
 
 LARGEST_CODE = tl.constexpr(126.99)  # so that neither rounding nor a draw below one passes 127
 LARGEST_INVERSE = tl.constexpr(1.329227996e36)  # 2^120: rows of tiny values keep smaller codes
@@ -21,16 +20,16 @@ OVERFLOW = tl.constexpr(2.0**125)
 
 
 @triton.jit
-def _coordinates(x, shift, stretch, at, inside, flags):
+def _coordinates(x, shift, stretch, at, depth, flags):
     """(x - shift) * stretch: a row's values as the screen sees them; 0 past its end."""
-    value = tl.load(x + at, mask=inside, other=0.0)
-    value -= tl.load(shift + at, mask=inside & ((flags & SHIFT) != 0), other=0.0)
-    return value * tl.load(stretch + at, mask=inside & ((flags & STRETCH) != 0), other=1.0)
+    value = tl.load(x + at, mask=at < depth, other=0.0)
+    value -= tl.load(shift + at, mask=at < bound(depth, flags, SHIFT), other=0.0)
+    return value * tl.load(stretch + at, mask=at < bound(depth, flags, STRETCH), other=1.0)
 
 
 @triton.jit
 def _round_up(value):
-    """A float32 that is not below a float64 >= 0; positive ones stay clear of the subnormals."""
+    """Return a float32 that is not below a float64 >= 0; positive ones stay clear of the subnormals."""
     nearest = value.to(tl.float32)
     above = (nearest.to(tl.int32, bitcast=True) + 1).to(tl.float32, bitcast=True)
     up = tl.where(nearest.to(tl.float64) < value, above, nearest)
@@ -59,7 +58,7 @@ def quantize_rows(
     underflow,
     BLOCK_DEPTH: tl.constexpr,
 ):
-    """The codes and terms of one row; `dense` where no bound holds for it. A skipped row's inverse is 0."""
+    """Make the codes and terms of one row; `dense` where no bound holds for it. A skipped row's inverse is 0."""
     row = tl.program_id(0)
     if row_state(budget, row, flags) < 0:
         tl.store(inverse + row, 0.0)
@@ -74,7 +73,7 @@ def quantize_rows(
     strange = tl.zeros([BLOCK_DEPTH], tl.int32)
     for start in range(0, depth, BLOCK_DEPTH):
         at = start + tl.arange(0, BLOCK_DEPTH)
-        value = _coordinates(x, shift, stretch, at, at < depth, flags)
+        value = _coordinates(x, shift, stretch, at, depth, flags)
         largest = tl.maximum(largest, tl.abs(value))
         strange |= (value - value != 0).to(tl.int32)  # infinity less itself is a NaN
     finite = tl.max(strange, 0) == 0
@@ -87,10 +86,9 @@ def quantize_rows(
     draws = (flags & DRAW) != 0
     for start in range(0, code_stride, BLOCK_DEPTH):
         at = start + tl.arange(0, BLOCK_DEPTH)
-        inside = at < depth
-        z = _coordinates(x, shift, stretch, at, inside, flags) * scale
+        z = _coordinates(x, shift, stretch, at, depth, flags) * scale
         z = tl.where(finite, z, 0.0)
-        drawn = tl.floor(z + tl.load(draw + at, mask=inside & draws, other=0.0))
+        drawn = tl.floor(z + tl.load(draw + at, mask=at < bound(depth, flags, DRAW), other=0.0))
         code = tl.where(draws, drawn, (z + TO_INTEGER) - TO_INTEGER)
         tl.store(codes + at, code.to(tl.int8), mask=at < code_stride)
         squares += z * z
@@ -102,15 +100,15 @@ def quantize_rows(
     z_norm = tl.sqrt(tl.sum(squares, 0).to(tl.float64)) * factor
     error = tl.sqrt(tl.sum(errors, 0).to(tl.float64)) * factor
     # Hoeffding's bound, where the rounding is stochastic.
-    hoeffding = tl.minimum(error, widest.to(tl.float64)) + tl.where(z_norm > 0, 2.0**-16 * tl.sqrt(n), 0.0)
+    hoeffding = tl.minimum(error, widest) + tl.where(z_norm > 0, 2.0**-16 * tl.sqrt(n), 0.0)
     error = tl.where(draws, hoeffding, error)
     # Without a shift a row of zeros is exact, and need not make candidates of neurons without a bias.
     inexact = (z_norm > 0) | ((flags & SHIFT) != 0)
-    error += tl.where(inexact, 8.0 * UNIT * z_norm + underflow.to(tl.float64) * exact_scale, 0.0)
+    error += tl.where(inexact, 8.0 * UNIT * z_norm + underflow * exact_scale, 0.0)
     padded_norm = tl.where(z_norm > 0, z_norm + n * NORM_SLACK * exact_scale, 0.0)
     # No partial sum of any neuron overflows, in any order, if the product of norms is far from doing so.
-    steepest = largest_norm.to(tl.float64)
-    calm = (z_norm * steepest <= OVERFLOW * exact_scale) & (shift_norm.to(tl.float64) * steepest <= OVERFLOW)
+    steepest = n * 0.0 + largest_norm
+    calm = (z_norm * steepest <= OVERFLOW * exact_scale) & (shift_norm * steepest <= OVERFLOW)
     tl.store(inverse + row, scale)
     tl.store(norm + row, _round_up(padded_norm))
     tl.store(residual + row, _round_up(error))

@@ -17,6 +17,7 @@ from lazyneuron.engine.gpu.kernels.common import (
     FACTOR,
     INDEX,
     POISONED,
+    bound,
     is_nan,
     kernel,
     places,
@@ -120,24 +121,30 @@ def _compact(
 ):
     """List the active neurons; also whether any value is a NaN."""
     listed, by_factor = (flags & INDEX) != 0, (flags & FACTOR) != 0
-    by_magnitude, biased = (flags & BY_MAGNITUDE) != 0, (flags & BIAS) != 0
+    by_magnitude = (flags & BY_MAGNITUDE) != 0
     count = 0
     nan = tl.zeros([BLOCK_NEURONS], tl.int32)
     for start in range(0, entries, BLOCK_NEURONS):
         place = start + tl.arange(0, BLOCK_NEURONS)
         inside = place < entries
-        neuron = tl.load(index + place, mask=inside & listed, other=0)
-        neuron = tl.where(listed, neuron, place)
+        neuron = place
+        if listed:
+            neuron = tl.load(index + place, mask=inside, other=0)
         value = tl.load(values + place, mask=inside, other=0.0)
-        value += tl.load(bias + neuron, mask=inside & biased, other=0.0)
+        value += tl.load(bias + neuron, mask=place < bound(entries, flags, BIAS), other=0.0)
+        activated = value
         if by_factor:
-            value *= activate(tl.load(factor + place, mask=inside, other=0.0), activation)
+            activated = tl.load(factor + place, mask=inside, other=0.0)
+        activated = activate(activated, activation)
+        if by_factor:
+            value *= activated
         else:
-            value = activate(value, activation)
+            value = activated
         nan |= (inside & is_nan(value)).to(tl.int32)
         size = tl.where(by_magnitude, tl.abs(value), value)
         is_active = inside & (size > threshold)
-        value *= tl.load(down_scale + neuron, mask=is_active & scale_now, other=1.0)
+        if scale_now:
+            value *= tl.load(down_scale + neuron, mask=is_active, other=1.0)
         to = places(is_active, count)
         tl.store(kept + to, neuron, mask=is_active)
         tl.store(coefficient + to, value, mask=is_active)
@@ -147,7 +154,7 @@ def _compact(
 
 @triton.jit
 def _magnitudes(coefficient, place, count):
-    """The bits of some entries' magnitudes; 0 past the list's end, above no key."""
+    """Return the bits of some entries' magnitudes; 0 past the list's end, above no key."""
     value = tl.load(coefficient + place, mask=place < count, other=0.0)
     return value.to(tl.int32, bitcast=True) & MAGNITUDE_BITS
 

@@ -7,8 +7,16 @@ where rows share neurons. It is for finite weights alone: zero times infinity wo
 import triton
 import triton.language as tl
 
-from lazyneuron.engine.gpu.kernels.common import DOWN_BIAS, POISONED, SKIPPED, kernel, places, row_offset
-from lazyneuron.engine.gpu.kernels.project import ALIGNED
+from lazyneuron.engine.gpu.kernels.common import (
+    ALIGNED,
+    DOWN_BIAS,
+    POISONED,
+    SKIPPED,
+    bound,
+    kernel,
+    places,
+    row_offset,
+)
 
 
 @kernel
@@ -83,7 +91,7 @@ def down_tile(
     BLOCK_NEURONS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
 ):
-    """y of a tile of rows: bias + coefficients times the weights of the tile's neurons."""
+    """Project a tile of rows: bias + coefficients times the weights of the tile's neurons."""
     tile = tl.program_id(0)
     row = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     column = tl.program_id(1) * BLOCK_COLUMNS + tl.arange(0, BLOCK_COLUMNS)
@@ -99,7 +107,7 @@ def down_tile(
     else:
         total = _tile_sum(union_index, spread, weights, count, is_row, column, columns,
                           BLOCK_ROWS, BLOCK_NEURONS, BLOCK_COLUMNS)  # fmt: skip
-    total += tl.load(down_bias + column, mask=inside & ((flags & DOWN_BIAS) != 0), other=0.0)[None, :]
+    total += tl.load(down_bias + column, mask=column < bound(columns, flags, DOWN_BIAS), other=0.0)[None, :]
     state = tl.load(counts + row, mask=is_row, other=0)[:, None]
     total = tl.where(state == SKIPPED, 0.0, total)
     total = tl.where(state == POISONED, float("nan"), total)
