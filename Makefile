@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder bench-serve bench-serve-peers soak correctness costs memory instructions instructions-update setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder bench-serve bench-serve-peers soak correctness costs memory instructions instructions-update gpu-kernels setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -73,6 +73,9 @@ instructions: setup ## The operators' instruction counts against the record (nee
 
 instructions-update: setup ## Record the operators' instruction counts anew.
 	$(BIN)/python benchmarks/instructions.py --update
+
+gpu-kernels: setup ## Compile the GPU kernels ahead of time; needs no GPU. CUBINS=1: machine code for today's GPUs as well.
+	$(BIN)/python -m lazyneuron.engine.gpu.build $(if $(CUBINS),--cubins)
 
 setup: .venv/.installed $(LIBRARY)
 
