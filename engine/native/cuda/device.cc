@@ -36,26 +36,29 @@ Device describe_device(const Driver& driver, int index) {
 }
 
 std::uint64_t free_memory(const Driver& driver, const Device& device) {
-    const CurrentContext current(driver, device);
+    const PrimaryContext context(driver, device);
+    const CurrentContext current(driver, device, context.get());
     std::size_t free = 0, total = 0;
     driver.check(driver.cuMemGetInfo(&free, &total), device.text() + ": asking for its free memory");
     return free;
 }
 
-CurrentContext::CurrentContext(const Driver& driver, const Device& device)
+PrimaryContext::PrimaryContext(const Driver& driver, const Device& device)
     : driver_(driver), device_(device.handle) {
-    CUcontext context = nullptr;
-    driver.check(driver.cuDevicePrimaryCtxRetain(&context, device_),
+    driver.check(driver.cuDevicePrimaryCtxRetain(&context_, device_),
                  device.text() + ": taking its primary context");
-    const CUresult result = driver.cuCtxPushCurrent(context);
-    if (result != CUDA_SUCCESS) driver.cuDevicePrimaryCtxRelease(device_);
-    driver.check(result, device.text() + ": making its primary context current");
+}
+
+PrimaryContext::~PrimaryContext() { driver_.cuDevicePrimaryCtxRelease(device_); }
+
+CurrentContext::CurrentContext(const Driver& driver, const Device& device, CUcontext context)
+    : driver_(driver) {
+    driver.check(driver.cuCtxPushCurrent(context), device.text() + ": making its context current");
 }
 
 CurrentContext::~CurrentContext() {
     CUcontext context = nullptr;
     driver_.cuCtxPopCurrent(&context);
-    driver_.cuDevicePrimaryCtxRelease(device_);
 }
 
 }  // namespace lazyneuron::cuda

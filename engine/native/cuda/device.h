@@ -24,17 +24,31 @@ int device_count(const Driver& driver);
 Device describe_device(const Driver& driver, int index);
 std::uint64_t free_memory(const Driver& driver, const Device& device);
 
-// The device's primary context, which ONNX Runtime works in, is this thread's current one while this lives.
+// The device's primary context, which ONNX Runtime works in, kept alive while this lives.
+class PrimaryContext {
+ public:
+    PrimaryContext(const Driver& driver, const Device& device);
+    ~PrimaryContext();
+    PrimaryContext(const PrimaryContext&) = delete;
+    PrimaryContext& operator=(const PrimaryContext&) = delete;
+    CUcontext get() const { return context_; }
+
+ private:
+    const Driver& driver_;
+    const CUdevice device_;
+    CUcontext context_ = nullptr;
+};
+
+// A context that is this thread's current one while this lives.
 class CurrentContext {
  public:
-    CurrentContext(const Driver& driver, const Device& device);
+    CurrentContext(const Driver& driver, const Device& device, CUcontext context);
     ~CurrentContext();
     CurrentContext(const CurrentContext&) = delete;
     CurrentContext& operator=(const CurrentContext&) = delete;
 
  private:
     const Driver& driver_;
-    const CUdevice device_;
 };
 
 }  // namespace lazyneuron::cuda
