@@ -4,6 +4,7 @@
 //
 // Arguments: folders with a table of kernels and images.
 #include <algorithm>
+#include <thread>
 
 #include "tests/cuda_problem.h"
 
@@ -231,6 +232,33 @@ void test_kernels_are_loaded_once(const cuda::KernelTable& table) {
     CHECK(gpu.stand_in.calls("cuModuleLoadDataEx") == loaded, "loaded again");
 }
 
+// Calls of several threads, as of a session's concurrent runs, share modules.
+void test_threads(const cuda::KernelTable& table) {
+    const Problem p({9, 20, 40, 9}, options_of(Mode::kCertified, Activation::kRelu, 3), WeightType::kFloat32,
+                    WeightType::kFloat16, std::nullopt);
+    const Answer expected = mlp_on_cpu(p);
+    Gpu gpu(table);
+    std::vector<Answer> answers(3, Answer(0, 0));
+    std::vector<std::thread> threads;
+    for (Answer& answer : answers) {
+        threads.emplace_back(
+            [&] { answer = mlp_on_gpu(gpu.stand_in, gpu.modules, p, cuda::DownPath::kRows); });
+    }
+    for (std::thread& thread : threads) thread.join();
+    for (const Answer& answer : answers) check_same(p, answer, expected, true, "threads");
+}
+
+// One set of modules for a device, whoever asks, for as long as somebody has it.
+void test_modules_are_shared() {
+    const cuda::KernelTable table = cuda::KernelTable::read(cuda::compiled_folder());
+    StandIn stand_in(table);
+    const auto first = cuda::Modules::shared(stand_in.driver(), 0);
+    CHECK(cuda::Modules::shared(stand_in.driver(), 0) == first, "shared");
+    CHECK(message_of([&] { cuda::Modules::shared(stand_in.driver(), 1); }) ==
+              "describing CUDA device 1: CUDA_ERROR_OF_THE_TEST (its description)",
+          "there is one device");
+}
+
 // What no kernel was compiled for is refused before the driver sees it.
 void test_refusals(const cuda::KernelTable& table) {
     Gpu gpu(table);
@@ -280,7 +308,9 @@ int main(int count, char** arguments) {
         test_an_unnamed_error(table);
         test_free_memory(table);
         test_kernels_are_loaded_once(table);
+        test_threads(table);
         test_refusals(table);
     }
+    test_modules_are_shared();
     return result();
 }

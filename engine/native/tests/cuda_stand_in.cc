@@ -18,6 +18,7 @@ thread_local int depth = 0;
 // Every function counts itself, may fail, and else does `body`.
 #define STAND_IN(name, arguments, body)                                           \
     CUresult name arguments {                                                     \
+        const auto lock = StandIn::current().lock();                              \
         if (const CUresult error = StandIn::current().enter(#name)) return error; \
         body;                                                                     \
         return CUDA_SUCCESS;                                                      \
@@ -147,20 +148,20 @@ void* StandIn::allocate(std::size_t bytes) {
     void* memory = nullptr;
     if (posix_memalign(&memory, 256, bytes) != 0) throw std::bad_alloc();
     std::memset(memory, 0xA5, bytes);  // nothing may rely on zeros
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto held = lock();
     memory_[static_cast<const char*>(memory)] = bytes;
     return memory;
 }
 
 void StandIn::release(void* memory) noexcept {
     if (memory == nullptr) return;
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto held = lock();
     memory_.erase(static_cast<const char*>(memory));
     std::free(memory);
 }
 
 bool StandIn::holds(const void* address, std::size_t bytes) const {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto held = lock();
     const char* const begin = static_cast<const char*>(address);
     auto after = memory_.upper_bound(begin);
     if (after == memory_.begin()) return false;
@@ -192,7 +193,7 @@ std::string StandIn::leaks() const {
 }
 
 CUresult StandIn::enter(const char* function) {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const auto held = lock();
     const int call = calls_[function]++;
     const auto found = failing_.find(function);
     return found != failing_.end() && found->second.first == call ? found->second.second : CUDA_SUCCESS;

@@ -75,7 +75,8 @@ class StandIn final : public cuda::Memory {
     CUstream stream = nullptr;          // that launches must be on
     std::vector<std::string> wrong;     // what launches did that they must not
 
-    // Used by the functions that stand in for the driver's.
+    // Used by the functions that stand in for the driver's; one runs at a time.
+    std::unique_lock<std::recursive_mutex> lock() const { return std::unique_lock(mutex_); }
     CUresult enter(const char* function);
     CUresult load(CUmodule* module, const char* image);
     CUresult launch(CUfunction function, const std::size_t (&grid)[3], const std::size_t (&block)[3],
@@ -91,7 +92,7 @@ class StandIn final : public cuda::Memory {
  private:
     cuda::Driver driver_;
     std::intptr_t loads_ = 0;
-    mutable std::mutex mutex_;
+    mutable std::recursive_mutex mutex_;
     std::map<const char*, std::size_t> memory_;
     std::map<std::string, int> calls_;
     std::map<std::string, std::pair<int, CUresult>> failing_;
