@@ -1,8 +1,4 @@
-"""The sparse operators on NVIDIA GPUs: kernels in Triton, compiled ahead of time.
+"""The GPU path: Triton kernels, built ahead of time; the driver's devices; the self-check; the roofline.
 
-``kernels``          the kernels; they alone import triton
-``configurations``   which kernels there are, for which types of weights, with which tile sizes
-``build``            compiles them into ``compiled``, which the operator library loads
-``neurons``          the certified screen's side of the weights
-``operators``        SparseDown and SparseMLP by these kernels, from Python: for tests and benchmarks
+Importing any of these needs neither a GPU nor `triton`, but for `kernels`' own modules and `build`.
 """

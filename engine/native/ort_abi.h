@@ -11,6 +11,7 @@ extern "C" {
 struct OrtStatus;
 struct OrtValue;
 struct OrtLogger;
+struct OrtMemoryInfo;
 struct OrtTypeInfo;
 struct OrtKernelInfo;
 struct OrtKernelContext;
@@ -19,13 +20,15 @@ struct OrtCustomOpDomain;
 struct OrtShapeInferContext;
 struct OrtTensorTypeAndShapeInfo;
 
-// The lowest version whose slots are used: KernelContext_ParallelFor and shape inference came with 1.17.
-#define LAZYNEURON_ORT_API_VERSION 17
-#define LAZYNEURON_ORT_RELEASE "1.17"
+// The lowest version whose slots are used: KernelContext_GetScratchBuffer and KernelInfoGetAllocator came
+// with 1.18.
+#define LAZYNEURON_ORT_API_VERSION 18
+#define LAZYNEURON_ORT_RELEASE "1.18"
 
 enum OrtErrorCode { ORT_OK = 0, ORT_FAIL = 1, ORT_INVALID_ARGUMENT = 2, ORT_RUNTIME_EXCEPTION = 6 };
 enum OrtLoggingLevel { ORT_LOGGING_LEVEL_VERBOSE = 0, ORT_LOGGING_LEVEL_INFO = 1 };
 enum OrtMemType { OrtMemTypeDefault = 0 };
+enum OrtMemoryInfoDeviceType { OrtMemoryInfoDeviceType_CPU = 0, OrtMemoryInfoDeviceType_GPU = 1 };
 enum OrtCustomOpInputOutputCharacteristic { INPUT_OUTPUT_REQUIRED = 0, INPUT_OUTPUT_OPTIONAL = 1 };
 enum ONNXTensorElementDataType {
     ONNX_UNDEFINED = 0,  // as an input's type: any
@@ -33,6 +36,7 @@ enum ONNXTensorElementDataType {
     ONNX_INT8 = 3,
     ONNX_INT32 = 6,
     ONNX_FLOAT16 = 10,
+    ONNX_BFLOAT16 = 16,
 };
 
 // What a Windows port changes: __stdcall here, and wchar_t for the logger's file path.
@@ -45,6 +49,14 @@ struct OrtApi {
 struct OrtApiBase {
     const OrtApi*(LAZYNEURON_ORT_CALL* GetApi)(std::uint32_t version);  // null: the runtime is older
     const char*(LAZYNEURON_ORT_CALL* GetVersionString)();
+};
+
+struct OrtAllocator {
+    std::uint32_t version;
+    void*(LAZYNEURON_ORT_CALL* Alloc)(OrtAllocator*, std::size_t bytes);
+    void(LAZYNEURON_ORT_CALL* Free)(OrtAllocator*, void*);
+    const OrtMemoryInfo*(LAZYNEURON_ORT_CALL* Info)(const OrtAllocator*);
+    // Later versions append functions that are not used here.
 };
 
 struct OrtCustomOp {
@@ -95,6 +107,7 @@ struct OrtCustomOp {
     F(62, GetDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, std::int64_t*, std::size_t))         \
     F(63, GetSymbolicDimensions, OrtStatus*, (const OrtTensorTypeAndShapeInfo*, const char**, std::size_t))  \
     F(65, GetTensorTypeAndShape, OrtStatus*, (const OrtValue*, OrtTensorTypeAndShapeInfo**))                 \
+    F(72, MemoryInfoGetId, OrtStatus*, (const OrtMemoryInfo*, int* id))                                      \
     F(85, KernelInfoGetAttribute_float, OrtStatus*, (const OrtKernelInfo*, const char* name, float*))        \
     F(86, KernelInfoGetAttribute_int64, OrtStatus*, (const OrtKernelInfo*, const char* name, std::int64_t*)) \
     F(87, KernelInfoGetAttribute_string, OrtStatus*,                                                         \
@@ -107,6 +120,10 @@ struct OrtCustomOp {
     F(98, ReleaseTypeInfo, void, (OrtTypeInfo*))                                                             \
     F(99, ReleaseTensorTypeAndShapeInfo, void, (OrtTensorTypeAndShapeInfo*))                                 \
     F(101, ReleaseCustomOpDomain, void, (OrtCustomOpDomain*))                                                \
+    F(132, ReleaseAllocator, void, (OrtAllocator*))                                                          \
+    F(193, KernelContext_GetGPUComputeStream, OrtStatus*, (const OrtKernelContext*, void** stream))          \
+    F(194, GetTensorMemoryInfo, OrtStatus*, (const OrtValue*, const OrtMemoryInfo**))                        \
+    F(225, MemoryInfoGetDeviceType, void, (const OrtMemoryInfo*, OrtMemoryInfoDeviceType*))                  \
     F(230, KernelInfo_GetInputCount, OrtStatus*, (const OrtKernelInfo*, std::size_t*))                       \
     F(234, KernelInfo_GetInputTypeInfo, OrtStatus*, (const OrtKernelInfo*, std::size_t, OrtTypeInfo**))      \
     F(244, KernelInfo_GetNodeName, OrtStatus*, (const OrtKernelInfo*, char* out, std::size_t* size))         \
@@ -124,4 +141,7 @@ struct OrtCustomOp {
     F(271, SetSymbolicDimensions, OrtStatus*, (OrtTensorTypeAndShapeInfo*, const char**, std::size_t))       \
     F(274, KernelContext_ParallelFor, OrtStatus*,                                                            \
       (const OrtKernelContext*, void (*fn)(void*, std::size_t), std::size_t total, std::size_t batches,      \
-       void*))
+       void*))                                                                                               \
+    F(277, KernelContext_GetScratchBuffer, OrtStatus*,                                                       \
+      (const OrtKernelContext*, const OrtMemoryInfo*, std::size_t bytes, void** out))                        \
+    F(278, KernelInfoGetAllocator, OrtStatus*, (const OrtKernelInfo*, OrtMemType, OrtAllocator**))

@@ -18,25 +18,28 @@ bool all_finite(const void* data, std::size_t count, Bits exponent) {
     return finite;
 }
 
+}  // namespace
+
 bool all_finite(const void* data, std::size_t count, WeightType type) {
     switch (type) {
         case WeightType::kFloat32:
             return all_finite<std::uint32_t>(data, count, 0x7F800000u);
         case WeightType::kFloat16:
             return all_finite<std::uint16_t>(data, count, 0x7C00u);
+        case WeightType::kBFloat16:
+            return all_finite<std::uint16_t>(data, count, 0x7F80u);
         case WeightType::kInt8:
             break;
     }
     return true;
 }
 
-}  // namespace
-
 std::size_t element_size(WeightType type) {
     switch (type) {
         case WeightType::kFloat32:
             return 4;
         case WeightType::kFloat16:
+        case WeightType::kBFloat16:
             return 2;
         case WeightType::kInt8:
             break;

@@ -24,6 +24,9 @@ constexpr std::size_t kPanelBytes = 896 * 1024;  // of a level 2 cache of 1 MiB 
 
 std::size_t element_size(WeightType type);
 
+// Neither an infinity nor a NaN is among them.
+bool all_finite(const void* data, std::size_t count, WeightType type);
+
 // Sizes only; says where everything is.
 class PanelLayout {
  public:

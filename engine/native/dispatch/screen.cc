@@ -57,12 +57,22 @@ double half_to_double(std::uint16_t half) {
     return sign * std::ldexp(fraction + 1024, exponent - 25);
 }
 
+// The upper half of a float.
+float bfloat_to_float(std::uint16_t upper) {
+    const std::uint32_t bits = static_cast<std::uint32_t>(upper) << 16;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 double element(const void* data, WeightType type, std::size_t i) {
     switch (type) {
         case WeightType::kFloat32:
             return static_cast<const float*>(data)[i];
         case WeightType::kFloat16:
             return half_to_double(static_cast<const std::uint16_t*>(data)[i]);
+        case WeightType::kBFloat16:
+            return bfloat_to_float(static_cast<const std::uint16_t*>(data)[i]);
         case WeightType::kInt8:
             break;
     }
@@ -191,8 +201,7 @@ class ScreenBuilder {
     void set_codes(std::size_t f, double step, double norm, double constant) {
         double error_squares = 0.0, code_squares = 0.0;
         std::int32_t sum = 0;
-        std::int8_t* codes = s_.codes_ + f / kScreenPanel * kScreenPanel * s_.steps_ * kScreenStep +
-                             f % kScreenPanel * kScreenStep;
+        std::int8_t* codes = s_.codes_of(f);
         for (std::size_t d = 0; d < source_.depth; ++d) {
             const double exact = weights_[d] / step;
             const double code = s_.draw_ != nullptr ? std::floor(exact + draw(f, d)) : std::nearbyint(exact);
@@ -235,6 +244,22 @@ Screen::Screen(const KernelSet& kernels, const ScreenSource& source)
       steps_((source.depth + kScreenStep - 1) / kScreenStep),
       widest_(kInfinity) {
     ScreenBuilder(*this, source, kernels.row_code_offset()).build();
+}
+
+ScreenTerms Screen::terms() const {
+    return {constant_, spread_,       size_,       shift_,  stretch_,
+            draw_,     largest_norm_, shift_norm_, widest_, round_up(underflow_)};
+}
+
+void Screen::copy_codes(std::int8_t* codes) const {
+    std::memset(codes, 0, neurons_ * code_stride());
+    for (std::size_t f = 0; f < neurons_; ++f) {
+        const std::int8_t* const first = codes_of(f);
+        std::int8_t* const to = codes + f * code_stride();
+        for (std::size_t step = 0; step < steps_; ++step) {
+            std::memcpy(to + step * kScreenStep, first + step * kScreenStep * kScreenPanel, kScreenStep);
+        }
+    }
 }
 
 bool Screen::quantize(const float* x, std::uint8_t* codes, float& inverse, float& norm,

@@ -25,15 +25,28 @@ struct ScreenSource {
     float miss_probability;  // 0: the deterministic bound
 };
 
+// What another processor needs to make the same test: see kernels/screen.h. Its row codes have no offset.
+struct ScreenTerms {
+    const float *constant, *spread, *size;   // [neurons]
+    const float *shift, *stretch, *draw;     // [depth], null where not used
+    float largest_norm, shift_norm, widest;  // as in Screen
+    float underflow;
+};
+
 class Screen {
  public:
     Screen() = default;
     Screen(const KernelSet& kernels, const ScreenSource& source);
 
     std::size_t panels() const { return (neurons_ + kScreenPanel - 1) / kScreenPanel; }
+    std::size_t neurons() const { return neurons_; }
     std::size_t depth() const { return depth_; }
     // Bytes between rows of codes: whole vectors, whatever the instruction set.
     std::size_t code_stride() const { return (depth_ + 63) / 64 * 64; }
+
+    ScreenTerms terms() const;
+    // The neurons' codes, a row of code_stride() bytes each, zeros after the depth.
+    void copy_codes(std::int8_t* codes) const;
 
     // The codes and terms of one row. False if no bound holds for it: it has a value that is not finite, or
     // some sum could overflow.
@@ -46,6 +59,12 @@ class Screen {
 
  private:
     friend class ScreenBuilder;
+    // Where a neuron's first codes lie; the next ones are kScreenPanel * kScreenStep bytes further.
+    std::int8_t* codes_of(std::size_t f) const {
+        return codes_ + f / kScreenPanel * kScreenPanel * steps_ * kScreenStep +
+               f % kScreenPanel * kScreenStep;
+    }
+
     const KernelSet* kernels_ = nullptr;
     std::size_t neurons_ = 0, depth_ = 0, steps_ = 0;
     AlignedBuffer memory_;

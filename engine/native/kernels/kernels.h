@@ -7,7 +7,10 @@
 namespace lazyneuron {
 
 enum class Activation { kRelu, kRelu2, kGelu, kGeluTanh, kSilu, kIdentity };
-enum class WeightType { kFloat32, kFloat16, kInt8 };
+enum class WeightType { kFloat32, kFloat16, kInt8, kBFloat16 };  // the last on a GPU alone
+
+// How many of them have kernels here.
+constexpr int kWeightTypes = 3;
 
 // Panels are multiples of this many columns, whatever the instruction set: one AVX-512 vector of floats.
 constexpr std::size_t kColumnGroup = 16;
@@ -60,7 +63,7 @@ struct KernelSet {
     // kPoisoned.
     std::int32_t (*select)(const SelectArguments&, std::int32_t* index, float* coefficient);
     // For each row: y = bias + sum over the kept neurons, in their order, of coefficient * weights.
-    void (*accumulate[3])(const AccumulateArguments&);  // by WeightType
+    void (*accumulate[kWeightTypes])(const AccumulateArguments&);  // by WeightType
 
     // The certified screen. What is added to a row's codes before they are stored.
     int (*row_code_offset)();
@@ -76,7 +79,7 @@ struct KernelSet {
     std::int32_t (*compact_above)(const float* scores, std::size_t count, float threshold,
                                   std::int32_t* index);
     // Exact values of the listed neurons.
-    void (*project[3])(const ProjectArguments&);  // by WeightType
+    void (*project[kWeightTypes])(const ProjectArguments&);  // by WeightType
     // value = activation(gate) * value.
     void (*multiply_by_gate)(Activation, const float* gate, float* value, std::size_t count);
 

@@ -1,6 +1,7 @@
 // What an operator learns about its node when the session is built: name, attributes, inputs, constants.
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
 
@@ -15,6 +16,8 @@ class Node {
 
     // "SparseDown node 'encoder/mlp': ", the start of every message about it.
     const std::string& prefix() const { return prefix_; }
+
+    const OrtKernelInfo* info() const { return info_; }
 
     // Attributes with their defaults; one of another type is refused.
     float attribute(const char* name, float fallback) const;
@@ -47,6 +50,21 @@ const T* tensor_data(const Ort& ort, const OrtValue* value) {
     void* data = nullptr;
     ort.check(ort.GetTensorMutableData(const_cast<OrtValue*>(value), &data));
     return static_cast<const T*>(data);
+}
+
+// Type, shape and data of each input of a call; what it does not have stays as it is.
+template <std::size_t N>
+void read_inputs(const Ort& ort, OrtKernelContext* context, std::array<std::optional<TensorInfo>, N>& inputs,
+                 std::array<const void*, N>& data) {
+    std::size_t count = 0;
+    ort.check(ort.KernelContext_GetInputCount(context, &count));
+    for (std::size_t i = 0; i < N && i < count; ++i) {
+        const OrtValue* value = nullptr;
+        ort.check(ort.KernelContext_GetInput(context, i, &value));
+        if (value == nullptr) continue;
+        inputs[i] = read_tensor_info(ort, value);
+        data[i] = tensor_data<void>(ort, value);
+    }
 }
 
 }  // namespace lazyneuron

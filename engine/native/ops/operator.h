@@ -1,9 +1,9 @@
 // What every operator tells ONNX Runtime about itself, but for its kernel.
 //
 // A Kernel is made of (const Ort&, const Node&), has `OrtStatus* compute(OrtKernelContext*) const noexcept`,
-// and tells in static members: kName, kInputs, kRequired (how many of them, the first ones, must be there),
-// kOutputs (the first is the float32 result, the others are int32 counts) and infer_shapes(const Ort&, const
-// OrtShapeInferContext*).
+// and tells in static members: kName, kProvider (the execution provider, null for the CPU), kInputs,
+// kRequired (how many of them, the first ones, must be there), kOutputs (the first is the float32 result, the
+// others are int32 counts) and infer_shapes(const Ort&, const OrtShapeInferContext*).
 #pragma once
 
 #include <climits>
@@ -20,7 +20,7 @@ struct Operator : OrtCustomOp {
     explicit Operator(const OrtApi* runtime) : OrtCustomOp{}, api(runtime) {
         version = LAZYNEURON_ORT_API_VERSION;
         GetName = [](const OrtCustomOp*) -> const char* { return Kernel::kName; };
-        GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+        GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return Kernel::kProvider; };
         // Any type, so that a wrong one is refused in our words, with what is expected.
         GetInputType = [](const OrtCustomOp*, std::size_t) { return ONNX_UNDEFINED; };
         GetInputTypeCount = [](const OrtCustomOp*) -> std::size_t { return Kernel::kInputs; };

@@ -1,5 +1,5 @@
 // ONNX Runtime's functions as typed pointers, its objects as RAII handles, its statuses as exceptions.
-// Exceptions stay inside ops/: `as_status` turns them into statuses where the runtime calls us.
+// Exceptions stay inside ops/ and cuda/: `as_status` turns them into statuses where the runtime calls us.
 #pragma once
 
 #include <exception>
@@ -42,6 +42,8 @@ OrtStatus* as_status(const Ort& ort, const std::string& prefix, const Body& body
         return ort.CreateStatus(ORT_INVALID_ARGUMENT, (prefix + refusal.what()).c_str());
     } catch (const std::exception& error) {
         return ort.CreateStatus(ORT_FAIL, (prefix + error.what()).c_str());
+    } catch (...) {
+        return ort.CreateStatus(ORT_FAIL, (prefix + "an error without a description").c_str());
     }
 }
 

@@ -2,6 +2,7 @@
 #include <memory>
 #include <string>
 
+#include "cuda/ops/operators.h"
 #include "ops/export.h"
 #include "ops/ort.h"
 #include "ops/sparse_down.h"
@@ -17,6 +18,9 @@ OrtCustomOpDomain* domain(const OrtApi* api, const Ort& ort) {
         ort.check(ort.CreateCustomOpDomain("lazyneuron", &created));
         ort.check(ort.CustomOpDomain_Add(created, sparse_down_op(api)));
         ort.check(ort.CustomOpDomain_Add(created, sparse_mlp_op(api)));
+        // A session without the CUDA execution provider never asks these for a kernel.
+        ort.check(ort.CustomOpDomain_Add(created, cuda::sparse_down_op(api)));
+        ort.check(ort.CustomOpDomain_Add(created, cuda::sparse_mlp_op(api)));
         return created;
     }();
     return made;

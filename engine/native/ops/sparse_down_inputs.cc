@@ -1,7 +1,5 @@
 #include "ops/sparse_down_inputs.h"
 
-#include "ops/weights.h"
-
 namespace lazyneuron {
 namespace {
 
@@ -14,7 +12,7 @@ std::string sized(const char* symbol, std::int64_t size) {
     return size < 0 ? symbol : std::string(symbol) + " = " + std::to_string(size);
 }
 
-void check_types(const SparseDownInputs& inputs) {
+void check_types(const SparseDownInputs& inputs, Target target) {
     for (const SparseDownInput required : {kPre, kDown}) {
         if (!inputs[required]) throw Refusal("input '" + std::string(input_name(required)) + "' is missing");
     }
@@ -22,7 +20,7 @@ void check_types(const SparseDownInputs& inputs) {
         const auto input = static_cast<SparseDownInput>(i);
         if (!inputs[i] || inputs[i]->type == ONNX_UNDEFINED) continue;
         if (input == kDown) {
-            weight_type(input_name(input), inputs[i]->type);
+            weight_type(input_name(input), inputs[i]->type, target);
         } else if (inputs[i]->type != ONNX_FLOAT) {
             throw Refusal("input '" + std::string(input_name(input)) + "' is " + to_text(inputs[i]->type) +
                           ", expected float32");
@@ -79,8 +77,8 @@ const char* input_name(SparseDownInput input) {
     return names[input];
 }
 
-SparseDownSizes check_inputs(const SparseDownInputs& inputs) {
-    check_types(inputs);
+SparseDownSizes check_inputs(const SparseDownInputs& inputs, Target target) {
+    check_types(inputs, target);
     SparseDownSizes sizes = sizes_of_matrices(inputs);
     check_vector(inputs, kUpBias, "F", sizes.neurons);
     check_vector(inputs, kDownScale, "F", sizes.neurons);

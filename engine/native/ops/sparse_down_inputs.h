@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "ops/shapes.h"
+#include "ops/weights.h"
 
 namespace lazyneuron {
 
@@ -31,6 +32,6 @@ struct SparseDownSizes {
 };
 
 // Throws a Refusal that tells what was got and what was expected.
-SparseDownSizes check_inputs(const SparseDownInputs& inputs);
+SparseDownSizes check_inputs(const SparseDownInputs& inputs, Target target);
 
 }  // namespace lazyneuron

@@ -1,7 +1,5 @@
 #include "ops/sparse_mlp_inputs.h"
 
-#include "ops/weights.h"
-
 namespace lazyneuron {
 namespace {
 
@@ -42,11 +40,11 @@ void check_presence(const SparseMlpInputs& inputs, Mode mode) {
     }
 }
 
-void check_types(const SparseMlpInputs& inputs) {
+void check_types(const SparseMlpInputs& inputs, Target target) {
     for (std::size_t i = 0; i < kCount; ++i) {
         if (!inputs[i] || inputs[i]->type == ONNX_UNDEFINED) continue;
         if (i == kUp || i == kDown || i == kGate) {
-            weight_type(mlp_input_name(i), inputs[i]->type);
+            weight_type(mlp_input_name(i), inputs[i]->type, target);
         } else if (inputs[i]->type != ONNX_FLOAT) {
             throw Refusal(quoted(i) + " is " + to_text(inputs[i]->type) + ", expected float32");
         }
@@ -114,9 +112,9 @@ const char* mlp_input_name(std::size_t input) {
     return names[input];
 }
 
-SparseMlpSizes check_mlp_inputs(const SparseMlpInputs& inputs, Mode mode) {
+SparseMlpSizes check_mlp_inputs(const SparseMlpInputs& inputs, Mode mode, Target target) {
     check_presence(inputs, mode);
-    check_types(inputs);
+    check_types(inputs, target);
     SparseMlpSizes sizes;
     check_matrix(inputs, kUp, "D", sizes.neurons, sizes.depth);
     check_matrix(inputs, kDown, "D_out", sizes.neurons, sizes.columns);

@@ -7,6 +7,7 @@
 
 #include "dispatch/sparse_mlp.h"
 #include "ops/shapes.h"
+#include "ops/weights.h"
 
 namespace lazyneuron {
 
@@ -42,6 +43,6 @@ struct SparseMlpSizes {
 };
 
 // Throws a Refusal that tells what was got and what was expected.
-SparseMlpSizes check_mlp_inputs(const SparseMlpInputs& inputs, Mode mode);
+SparseMlpSizes check_mlp_inputs(const SparseMlpInputs& inputs, Mode mode, Target target);
 
 }  // namespace lazyneuron

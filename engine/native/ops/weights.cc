@@ -7,14 +7,17 @@
 namespace lazyneuron {
 namespace {
 
-bool half_is_nan(std::uint16_t bits) { return (bits & 0x7FFFu) > 0x7C00u; }
+// Of 16-bit floats, by the bits of their infinity.
+bool is_nan_bits(std::uint16_t bits, unsigned infinity) { return (bits & 0x7FFFu) > infinity; }
 
 bool is_nan(const void* data, WeightType type, std::size_t i) {
     switch (type) {
         case WeightType::kFloat32:
             return std::isnan(static_cast<const float*>(data)[i]);
         case WeightType::kFloat16:
-            return half_is_nan(static_cast<const std::uint16_t*>(data)[i]);
+            return is_nan_bits(static_cast<const std::uint16_t*>(data)[i], 0x7C00u);
+        case WeightType::kBFloat16:
+            return is_nan_bits(static_cast<const std::uint16_t*>(data)[i], 0x7F80u);
         case WeightType::kInt8:
             break;
     }
@@ -23,12 +26,13 @@ bool is_nan(const void* data, WeightType type, std::size_t i) {
 
 }  // namespace
 
-WeightType weight_type(const char* name, ONNXTensorElementDataType type) {
+WeightType weight_type(const char* name, ONNXTensorElementDataType type, Target target) {
     if (type == ONNX_FLOAT) return WeightType::kFloat32;
     if (type == ONNX_FLOAT16) return WeightType::kFloat16;
     if (type == ONNX_INT8) return WeightType::kInt8;
-    throw Refusal("input '" + std::string(name) + "' is " + to_text(type) +
-                  ", expected float32, float16 or int8");
+    if (type == ONNX_BFLOAT16 && target == Target::kCuda) return WeightType::kBFloat16;
+    throw Refusal("input '" + std::string(name) + "' is " + to_text(type) + ", expected float32, float16" +
+                  (target == Target::kCuda ? ", bfloat16" : "") + " or int8");
 }
 
 void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, std::size_t neurons,

@@ -11,8 +11,11 @@
 
 namespace lazyneuron {
 
+// Whose kernels a node runs on. A GPU's take bfloat16 weights, too.
+enum class Target { kCpu, kCuda };
+
 // The kernels' type for a tensor's; throws a Refusal that names the input for any other.
-WeightType weight_type(const char* name, ONNXTensorElementDataType type);
+WeightType weight_type(const char* name, ONNXTensorElementDataType type, Target target);
 
 // Refuse a NaN in a constant, naming its position: a neuron in a matrix's row, an element of a vector.
 void refuse_nan_in_matrix(const char* name, const void* data, WeightType type, std::size_t neurons,
