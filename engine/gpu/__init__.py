@@ -1,0 +1,1 @@
+"""The GPU path: kernels, their table, and the devices they run on."""
