@@ -500,7 +500,7 @@ class Repository:
 
     def _gpu_memory(self) -> dict[tuple[str, str], float]:
         """Return the bytes of each GPU by kind: used and in all as the driver says, and what the models took."""
-        found = {}
+        found: dict[tuple[str, str], float] = {}
         for device in self._devices.choice.devices:
             free, total = self._devices.memory(device.index)
             slots = (slot for state in list(self._states.values()) for slot in list(state.slots.values()))

@@ -81,9 +81,10 @@ def _provider_lacks() -> str:
 
 def _check(index: int) -> Sequence[object]:
     """Run the short self-check; what keeps it from running counts as a disagreement."""
-    from lazyneuron.engine.gpu import selfcheck
-
     try:
-        return selfcheck.short(index)
+        from lazyneuron.engine.gpu import selfcheck
+
+        disagreements: Sequence[object] = selfcheck.short(index)
     except Exception as error:  # noqa: BLE001  any fault of a driver or a kernel: the GPU is not to be used
         return [f"{type(error).__name__}: {error}"]
+    return disagreements

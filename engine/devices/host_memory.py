@@ -71,7 +71,7 @@ class Driver:
             block = (ctypes.c_ubyte * size).from_address(address.value)
             # Not at the interpreter's end: the driver may be gone before.
             weakref.finalize(block, self._free, index, address.value).atexit = False
-            return np.frombuffer(block, np.uint8)
+            return np.frombuffer(memoryview(block), np.uint8)
 
         return allocate
 
