@@ -95,7 +95,7 @@ def open_session(
 class Runnable(Protocol):
     """What a `Sessions` holds: an ONNX Runtime session, or one with its buffers (`devices.binding`)."""
 
-    def run(self, fetches: Sequence[str], feed: Mapping[str, Any], /) -> Sequence[Any]:
+    def run(self, fetches: Sequence[str], feed: Mapping[str, Any], /) -> list[Any]:
         """Run the graph on a batch's inputs, and return what is fetched."""
 
 
@@ -122,11 +122,11 @@ class Sessions:
             index = self._running.index(min(self._running))
             self._running[index] += 1
         try:
-            values = self._sessions[index].run(fetches, feed)
+            values: list[Any] = self._sessions[index].run(fetches, feed)
         finally:
             with self._lock:
                 self._running[index] -= 1
-        return list(values)
+        return values
 
     def apart(self) -> list["Sessions"]:
         """Return each session by itself."""

@@ -47,7 +47,10 @@ def _tuple(value: Any) -> Any:  # noqa: ANN401  pydantic hands over whatever the
 
 
 def _devices(value: str) -> str:
-    asked_devices(value)
+    try:
+        asked_devices(value)
+    except ValueError as error:
+        raise ValueError(f"device: {error}") from None
     return value
 
 
