@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,9 +126,15 @@ def test_no_session_opens_on_the_cpu_in_place_of_a_gpu(repository: Path) -> None
         open_session(repository / "vector" / "1" / MODEL_FILE, device=GPUS[0])
 
 
-def test_a_check_that_cannot_run_counts_as_failed() -> None:
-    (words,) = found._check(99)
-    assert "Error: " in str(words)
+def test_a_check_that_cannot_run_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(device: int) -> list[str]:
+        raise OSError(f"no kernels for device {device}")
+
+    stand_in = types.ModuleType("lazyneuron.engine.gpu.selfcheck")
+    stand_in.short = short  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
+    monkeypatch.setattr("lazyneuron.engine.gpu.selfcheck", stand_in, raising=False)
+    assert found._check(3) == ["OSError: no kernels for device 3"]
 
 
 def test_provider_options() -> None:

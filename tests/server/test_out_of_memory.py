@@ -1,4 +1,4 @@
-"""A GPU without memory for a batch: its bound is lowered, its halves run once more, and what does not fit is refused."""
+"""A GPU without memory for a batch: the bound is lowered, halves run once more, what does not fit then is refused."""
 
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
