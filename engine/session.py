@@ -78,6 +78,9 @@ def open_session(
         options.register_custom_ops_library(str(operator_library()))
     providers: list[Any] = ["CPUExecutionProvider"]
     if device != CPU:
+        ort.set_default_logger_severity(
+            3
+        )  # the provider's warnings come on standard error past the session's own level
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(device.index), **(provider_options or {})}))
     name = "a model in memory" if isinstance(model, bytes) else model
     try:

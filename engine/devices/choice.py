@@ -10,6 +10,7 @@ from lazyneuron.engine.errors import ConfigurationError
 __all__ = ["CPU", "Choice", "Device", "Found", "Gpu", "asked_devices", "choose"]
 
 _EXPECTED = "expected auto, cpu, or GPUs as cuda:0 or cuda:0,cuda:1"
+_MOST_TOLD = 3  # disagreements in one line
 _GPU = re.compile(r"cuda:(\d{1,4})")
 
 
@@ -168,4 +169,6 @@ def _disagreeing(number: int, check: Callable[[int], Sequence[object]]) -> str:
     wrong = [" ".join(str(entry).split()) for entry in check(number)]
     if not wrong:
         return ""
-    return f"it fails the self-check: {'; '.join(wrong)}"
+    more = len(wrong) - _MOST_TOLD
+    told = [*wrong[:_MOST_TOLD], f"and {more} more, as `lazyneuron selfcheck --device cuda:{number}` tells"]
+    return f"it fails the self-check: {'; '.join(told if more > 0 else wrong)}"

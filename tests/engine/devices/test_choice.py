@@ -108,3 +108,9 @@ def test_a_gpu_whose_kernels_disagree_is_refused_in_words_and_figures() -> None:
     with pytest.raises(ConfigurationError, match=words):
         choose("cuda:0,cuda:1", lambda: found(0, 1), check)
     assert choose("cuda:0", lambda: found(0, 1), check).on_gpu
+
+
+def test_of_many_disagreements_a_few_are_told() -> None:
+    why = choose("auto", lambda: found(0), lambda _: [f"kernel {number}" for number in range(16)]).why
+    expected = "kernel 0; kernel 1; kernel 2; and 13 more, as `lazyneuron selfcheck --device cuda:0` tells"
+    assert why.endswith(f"it fails the self-check: {expected}")
