@@ -19,25 +19,40 @@ def batch_axes(requests: Sequence[Request]) -> dict[str, int]:
     return axes
 
 
-def join(manifest: Manifest, requests: Sequence[Request]) -> dict[str, Array]:
+def join(
+    manifest: Manifest, requests: Sequence[Request], shape: Mapping[str, int] | None = None
+) -> dict[str, Array]:  # fmt: skip
     """Return the batch's inputs: the requests' own, padded to the longest and joined along the batch axis.
 
     Padding is filled with each input's `pad`; a mask's with zeros, so that padding rows carry budget 0.
+
+    Parameters
+    ----------
+    manifest
+        The model's.
+    requests
+        At least one.
+    shape
+        The length of each symbolic axis to pad to, no less than the batch's own; further examples are padding, of
+        budget 0. None: no more than the batch needs.
     """
-    axes = batch_axes(requests)
-    feed = {spec.name: _join_input(spec, requests, axes) for spec in manifest.inputs}
+    axes = batch_axes(requests) if shape is None else shape
+    alone = len(requests) == 1 and shape is None
+    feed = {
+        spec.name: requests[0].inputs[spec.name] if alone else _join_input(spec, requests, axes)
+        for spec in manifest.inputs
+    }
     if manifest.budget_input is not None:
-        feed[manifest.budget_input] = np.repeat(
-            np.asarray([r.budget for r in requests], np.float32), [r.batch for r in requests]
-        )
+        budgets = np.repeat(np.asarray([r.budget for r in requests], np.float32), [r.batch for r in requests])
+        if shape is not None and (more := shape.get(BATCH_AXIS, len(budgets)) - len(budgets)):
+            budgets = np.pad(budgets, (0, more))
+        feed[manifest.budget_input] = budgets
     return feed
 
 
 def _join_input(spec: InputSpec, requests: Sequence[Request], axes: Mapping[str, int]) -> Array:
-    if len(requests) == 1:
-        return requests[0].inputs[spec.name]
-    shape = [axes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
-    joined = np.full(shape, 0 if spec.role == "mask" else spec.pad or 0, spec.dtype)
+    size = [axes[axis] if isinstance(axis, str) else axis for axis in spec.shape]
+    joined = np.full(size, 0 if spec.role == "mask" else spec.pad or 0, spec.dtype)
     first = 0
     for request in requests:
         array = request.inputs[spec.name]

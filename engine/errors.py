@@ -11,6 +11,7 @@ LazyneuronError
     ├── ModelUnavailableError
     ├── ModelLoadError
     ├── QueueFullError
+    ├── DeviceMemoryError
     ├── DeadlineExceededError
     ├── UnsupportedError
     ├── ShuttingDownError
@@ -27,6 +28,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DeadlineExceededError",
+    "DeviceMemoryError",
     "InputError",
     "LazyneuronError",
     "ModelLoadError",
@@ -40,9 +42,19 @@ __all__ = [
     "UnsupportedError",
 ]
 
-REFUSALS = ("queue_full", "queue_wait", "client_limit", "deadline", "too_large", "loading", "stopping")
+REFUSALS = (
+    "queue_full",
+    "queue_wait",
+    "client_limit",
+    "deadline",
+    "too_large",
+    "device_memory",
+    "loading",
+    "stopping",
+)
 """Why a server refuses a request that may be right: no room in the queue by size, or by time; its client has its share;
-its deadline passes before its turn; it is larger than the server takes; its model is being loaded; the server stops."""
+its deadline passes before its turn; it is larger than the server takes, or than a GPU's memory holds; its model is
+being loaded; the server stops."""
 
 
 class LazyneuronError(Exception):
@@ -121,6 +133,12 @@ class QueueFullError(ServingError):
         super().__init__(message)
         self.retry_after = retry_after
         self.refusal = refusal
+
+
+class DeviceMemoryError(ServingError):
+    """A GPU's memory does not hold the request's batch, nor a smaller one; send less at a time."""
+
+    refusal = "device_memory"
 
 
 class DeadlineExceededError(ServingError):

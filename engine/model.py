@@ -1,16 +1,19 @@
 """A loaded model: checked requests in, outputs with counts out."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnxruntime as ort
 from numpy.typing import ArrayLike
 
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import (
+    BATCH_AXIS,
     MODEL_FILE,
     Manifest,
     read_manifest,
@@ -18,9 +21,12 @@ from lazyneuron.engine.artifact import (
     verify_files,
 )
 from lazyneuron.engine.block_rows import BlockRows, block_rows, joined_rows
-from lazyneuron.engine.collate import cut, join
+from lazyneuron.engine.collate import batch_axes, cut, join
 from lazyneuron.engine.counting import RowCounts, batch_counts, padding_counts
-from lazyneuron.engine.errors import InputError, LazyneuronError
+from lazyneuron.engine.devices.buckets import bucketed
+from lazyneuron.engine.devices.choice import CPU, Device
+from lazyneuron.engine.devices.failures import is_out_of_memory
+from lazyneuron.engine.errors import DeviceMemoryError, InputError, LazyneuronError
 from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
@@ -29,6 +35,9 @@ from lazyneuron.engine.requests import Array, Request, make_request
 from lazyneuron.engine.session import Sessions, open_session
 from lazyneuron.engine.splitting import joined_outputs
 from lazyneuron.engine.text import TextEncoder
+
+if TYPE_CHECKING:
+    from lazyneuron.engine.devices.cuda import GpuSettings
 
 __all__ = ["BatchResult", "Computed", "Inputs", "Model", "Prediction", "Prepared"]
 
@@ -157,11 +166,17 @@ class Model:
         Its graph, in one session or in several.
     encoder
         Its tokenizer, where text goes in.
+    buckets
+        Whether batches are padded to a few shapes (`devices.buckets`).
 
     Attributes
     ----------
     concurrency
         How many batches are best run at the same time; None where that was not measured.
+    devices
+        Where its sessions are, one on each; several of one device count once.
+    max_tokens
+        The most tokens of a batch, padding included, that its devices' memory holds; None: not known to be bounded.
     """
 
     def __init__(
@@ -171,9 +186,14 @@ class Model:
         encoder: TextEncoder | None,
         *,
         concurrency: int | None = None,
+        devices: tuple[Device, ...] = (CPU,),
+        buckets: bool = False,
     ) -> None:
         self.manifest = manifest
         self.concurrency = concurrency
+        self.devices = devices
+        self.max_tokens: int | None = None
+        self._buckets = buckets and manifest.batchable
         self._sessions = session if isinstance(session, Sessions) else Sessions([session])
         self._encoder = encoder
         self._image_encoder = None if manifest.image is None else ImageEncoder(manifest.image)
@@ -232,16 +252,63 @@ class Model:
         spinning: bool = False,
         instances: int = 1,
         concurrency: int | None = None,
+        devices: tuple[Device, ...] = (CPU,),
+        gpu: "GpuSettings | None" = None,
     ) -> "Model":
         """Open a version whose manifest has been read and whose files have been checked; else as `load`.
+
+        Parameters
+        ----------
+        devices
+            The CPU alone, or GPUs, with a session on each, so that as many batches run at a time.
+        gpu
+            How GPUs are used; None: as `GpuSettings` has it.
 
         Raises
         ------
         ArtifactError
             If ONNX Runtime refuses the graph, or the tokenizer cannot be read.
         """
+        if devices != (CPU,):
+            return cls._open_on_gpus(folder, manifest, devices, gpu, threads)
         sessions = [open_session(folder / MODEL_FILE, threads=threads, spinning=spinning) for _ in range(instances)]
         return cls(manifest, Sessions(sessions), TextEncoder.load(folder, manifest), concurrency=concurrency)
+
+    @classmethod
+    def _open_on_gpus(
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        devices: tuple[Device, ...],
+        gpu: "GpuSettings | None",
+        threads: int | None,
+    ) -> "Model":
+        from lazyneuron.engine.devices.cuda import GpuSettings, open_on_gpu
+        from lazyneuron.engine.devices.host_memory import cuda_driver
+
+        settings, sessions = gpu or GpuSettings(), []
+        for device in devices:
+            session, settings = open_on_gpu(
+                folder / MODEL_FILE, manifest, device, settings, cuda_driver(), threads=threads
+            )
+            sessions.append(session)
+        encoder = TextEncoder.load(folder, manifest)
+        return cls(
+            manifest,
+            Sessions(sessions),
+            encoder,
+            concurrency=len(devices),
+            devices=devices,
+            buckets=settings.graphs,
+        )
+
+    def apart(self) -> list["Model"]:
+        """Return the model on each of its devices by itself, to check and measure each."""
+        pairs = zip(self._sessions.apart(), self.devices, strict=True)
+        return [
+            Model(self.manifest, session, self._encoder, devices=(device,), buckets=self._buckets)
+            for session, device in pairs
+        ]
 
     @property
     def name(self) -> str:
@@ -318,14 +385,21 @@ class Model:
             msg = "these requests cannot share a batch"
             raise ValueError(msg)
         began = time.perf_counter()
-        feed = join(self.manifest, requests)
+        feed = join(self.manifest, requests, self._shape(requests) if self._buckets else None)
         return Prepared(requests, feed, time.perf_counter() - began)
+
+    def _shape(self, requests: Sequence[Request]) -> dict[str, int] | None:
+        manifest = self.manifest
+        most = self.max_tokens or sys.maxsize
+        return bucketed(batch_axes(requests), manifest.max_lengths, most, paddable=manifest.paddable)
 
     def compute(self, prepared: Prepared) -> Computed:
         """Run a batch in ONNX Runtime: the second step of `run`.
 
         Raises
         ------
+        DeviceMemoryError
+            If a GPU has no memory left for it.
         LazyneuronError
             If ONNX Runtime fails.
         """
@@ -333,7 +407,13 @@ class Model:
         try:
             values = self._sessions.run(self._fetches, prepared.feed)
         except Exception as error:
-            raise LazyneuronError(f"{self.name}: ONNX Runtime failed: {' '.join(str(error).split())}") from error
+            message = " ".join(str(error).split())
+            if self.devices != (CPU,) and is_out_of_memory(message):
+                tokens, where = sum(r.tokens for r in prepared.requests), ", ".join(map(str, self.devices))
+                raise DeviceMemoryError(
+                    f"{self.name}: a batch of {tokens:,} tokens does not fit into the memory of {where}: {message}"
+                ) from error
+            raise LazyneuronError(f"{self.name}: ONNX Runtime failed: {message}") from error
         seconds = time.perf_counter() - started
         return Computed(prepared, dict(zip(self._fetches, values, strict=True)), seconds)
 
@@ -341,8 +421,18 @@ class Model:
         """Cut a batch's outputs and counts into its requests' own: the last step of `run`."""
         prepared = computed.prepared
         began = time.perf_counter()
-        result = self._split(prepared.requests, prepared.feed, computed.values, computed.seconds)
+        values = self._of_real(prepared.requests, computed.values) if self._buckets else computed.values
+        result = self._split(prepared.requests, prepared.feed, values, computed.seconds)
         return replace(result, input_seconds=prepared.seconds, output_seconds=time.perf_counter() - began)
+
+    def _of_real(self, requests: Sequence[Request], values: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Leave out of the counts the examples that are padding, where no mask tells them."""
+        examples = sum(request.batch for request in requests)
+        unmasked = [b for b in self.manifest.blocks if self.manifest.mask_for(b.rows) is None]
+        names = {
+            name for b in unmasked if b.rows[:1] == (BATCH_AXIS,) for name in (b.active_output, b.candidates_output)
+        }
+        return {name: array[:examples] if name in names else array for name, array in values.items()}
 
     def rejoin(self, request: Request, parts: Sequence[Prediction]) -> Prediction:
         """Return the prediction for a request from those for its parts, in their order (`split`)."""

@@ -1,16 +1,17 @@
-"""ONNX Runtime with lazyneuron's operator library."""
+"""ONNX Runtime with lazyneuron's operator library, on the CPU or on a GPU."""
 
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import onnxruntime as ort
 
+from lazyneuron.engine.devices.choice import CPU, Device
 from lazyneuron.engine.errors import ArtifactError, ConfigurationError
 
-__all__ = ["Sessions", "open_session", "operator_library", "usable_cores"]
+__all__ = ["Runnable", "Sessions", "open_session", "operator_library", "usable_cores"]
 
 ort.disable_telemetry_events()  # some builds have it, and send it without being asked
 
@@ -36,9 +37,15 @@ def usable_cores() -> int:
 
 
 def open_session(
-    model: Path | bytes, *, threads: int | None = None, sparse: bool = True, spinning: bool = False
+    model: Path | bytes,
+    *,
+    threads: int | None = None,
+    sparse: bool = True,
+    spinning: bool = False,
+    device: Device = CPU,
+    provider_options: Mapping[str, str] | None = None,
 ) -> ort.InferenceSession:
-    """Open an ONNX model in ONNX Runtime on the CPU.
+    """Open an ONNX model in ONNX Runtime.
 
     Parameters
     ----------
@@ -51,11 +58,15 @@ def open_session(
     spinning
         Whether idle threads spin for a while. With nothing else on the cores a call is some percent quicker; else they
         take the cores from the server, from other models and from other processes.
+    device
+        Where it runs; what a GPU has no kernel for runs on the CPU.
+    provider_options
+        Those of ONNX Runtime's CUDA provider, beside the device's number.
 
     Raises
     ------
     ArtifactError
-        If ONNX Runtime refuses the model.
+        If ONNX Runtime refuses the model, or a GPU's provider cannot be had: ONNX Runtime would go on without it.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else usable_cores()
@@ -65,12 +76,30 @@ def open_session(
     options.log_severity_level = 4
     if sparse:
         options.register_custom_ops_library(str(operator_library()))
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if device != CPU:
+        ort.set_default_logger_severity(
+            3
+        )  # the provider's warnings come on standard error past the session's own level
+        providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(device.index), **(provider_options or {})}))
+    name = "a model in memory" if isinstance(model, bytes) else model
     try:
         source = model if isinstance(model, bytes) else str(model)
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        # A provider that fails would else be left out with lines on standard output, where ours go.
+        session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        name = "a model in memory" if isinstance(model, bytes) else model
-        raise ArtifactError(f"{name}: ONNX Runtime refuses it: {_one_line(error)}") from error
+        where = "" if device == CPU else f" on {device}"
+        raise ArtifactError(f"{name}: ONNX Runtime refuses it{where}: {_one_line(error)}") from error
+    if device != CPU and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise ArtifactError(f"{name}: ONNX Runtime opened it on the CPU, since its CUDA provider failed on {device}")
+    return session
+
+
+class Runnable(Protocol):
+    """What a `Sessions` holds: an ONNX Runtime session, or one with its buffers (`devices.binding`)."""
+
+    def run(self, fetches: Sequence[str], feed: Mapping[str, Any], /) -> list[Any]:
+        """Run the graph on a batch's inputs, and return what is fetched."""
 
 
 class Sessions:
@@ -82,7 +111,7 @@ class Sessions:
         At least one, of the same graph.
     """
 
-    def __init__(self, sessions: Sequence[ort.InferenceSession]) -> None:
+    def __init__(self, sessions: Sequence[Runnable]) -> None:
         self._sessions = tuple(sessions)
         self._running = [0] * len(self._sessions)
         self._lock = threading.Lock()
@@ -101,6 +130,10 @@ class Sessions:
             with self._lock:
                 self._running[index] -= 1
         return values
+
+    def apart(self) -> list["Sessions"]:
+        """Return each session by itself."""
+        return [Sessions([session]) for session in self._sessions]
 
 
 def _one_line(error: Exception) -> str:

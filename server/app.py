@@ -20,6 +20,7 @@ from lazyneuron.protocol.prediction_pb2_grpc import add_PredictionServiceService
 from lazyneuron.server.backlog import Arrivals, Intake, backlog_options
 from lazyneuron.server.calls import CallInterceptor
 from lazyneuron.server.config import ServerConfig
+from lazyneuron.server.devices import chosen_devices
 from lazyneuron.server.edge import Edge
 from lazyneuron.server.health import Health
 from lazyneuron.server.http import HttpServer, http_app
@@ -112,7 +113,7 @@ class App:
         Raises
         ------
         ConfigurationError
-            If a port cannot be bound.
+            If a port cannot be bound, or a GPU that was asked for cannot be used.
         ArtifactError
             If no model can be loaded.
         """
@@ -130,7 +131,10 @@ class App:
         if self._live is not None:
             self._background.append(asyncio.create_task(self._live.run()))
         try:
-            serving = Serving(self._path, config, self._metrics)
+            devices = await asyncio.to_thread(chosen_devices, config)
+            if devices.choice.why:
+                _log.log(logging.WARNING if devices.choice.alarming else logging.INFO, "%s", devices.choice.why)
+            serving = Serving(self._path, config, self._metrics, devices)
             await serving.start()
             self._serving = serving
             await self._start_grpc(serving)

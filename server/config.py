@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lazyneuron.engine.batching import Limits
+from lazyneuron.engine.devices.choice import asked_devices
 from lazyneuron.server.layers import lay_over, read_environment, read_flags, read_toml
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "BatchingConfig",
     "BudgetConfig",
     "ClientsConfig",
+    "GpuConfig",
     "HttpConfig",
     "LimitsConfig",
     "LogConfig",
@@ -44,6 +46,19 @@ def _tuple(value: Any) -> Any:  # noqa: ANN401  pydantic hands over whatever the
     return tuple(value) if isinstance(value, list) else value  # TOML and JSON know lists only
 
 
+def _devices(value: str) -> str:
+    try:
+        asked_devices(value)
+    except ValueError as error:
+        raise ValueError(f"device: {error}") from None
+    return value
+
+
+Devices = Annotated[
+    str,
+    AfterValidator(_devices),
+    Field(json_schema_extra={"pattern": r"^(auto|cpu|cuda:\d{1,4}(\s*,\s*cuda:\d{1,4})*)$"}),
+]
 File = Annotated[Path, Field(strict=False)]  # a text in the file
 Names = Annotated[tuple[str, ...], BeforeValidator(_tuple)]
 
@@ -75,6 +90,20 @@ class BatchingConfig(_Part):
     def limits(self) -> Limits:
         """The planner's form of these."""
         return Limits(self.max_tokens, self.max_requests, self.window_seconds, self.max_padding, self.max_seconds)
+
+
+class GpuConfig(_Part):
+    """`[gpu]`: how GPUs are used, where `device` chooses some."""
+
+    memory_share: SomeShare = 0.9
+    """Of the memory that is free when a model's session opens, the most that it may take: its weights and batches."""
+    tf32: bool = False
+    """Whether products of float32 numbers may keep 10 bits of them, as tensor cores do. Off: outputs are the CPU's
+    within float32 rounding."""
+    graphs: bool = False
+    """Whether CUDA graphs are captured: batches are padded to a small set of shapes, and each shape that comes a second
+    time is replayed by one launch. For models whose every node runs on the GPU; others run without, and the log says
+    so."""
 
 
 class QueueConfig(_Part):
@@ -281,6 +310,9 @@ class ServerConfig(_Part):
     """0 takes a free port; the ready line tells which."""
     http_port: Port = 8002
     """0 takes a free port."""
+    device: Devices = "auto"
+    """Where models run: `cpu`; a GPU, as `cuda:0`; several, as `cuda:0,cuda:1`, with a session of each model on each;
+    or `auto`, the first GPU where all that it needs is there, else the CPU."""
     threads: Positive | None = None
     """ONNX Runtime's intra-op threads for each model; absent: one a usable core."""
     auto_tune: bool = False
@@ -297,6 +329,7 @@ class ServerConfig(_Part):
     repository_calls: bool = True
     """The Open Inference Protocol's repository calls (list, load, unload); for admins where authentication is on."""
     batching: BatchingConfig = BatchingConfig()
+    gpu: GpuConfig = GpuConfig()
     queue: QueueConfig = QueueConfig()
     clients: ClientsConfig = ClientsConfig()
     limits: LimitsConfig = LimitsConfig()

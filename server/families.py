@@ -125,6 +125,11 @@ _FAMILIES: tuple[_Counted | _Observed, ...] = (
         "lowered_requests",
     ),
     _one("budget_lowered_tokens", "The tokens of those requests.", "lowered_tokens"),
+    _one(
+        "out_of_memory_batches",
+        "Batches that a GPU had no memory for, and that were run once more in halves.",
+        "out_of_memory",
+    ),
 )
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +19,9 @@ from lazyneuron.engine.artifact import MANIFEST_FILE, Manifest, check_sizes, rea
 from lazyneuron.engine.confine import confined
 from lazyneuron.engine.errors import ArtifactError, LazyneuronError
 from lazyneuron.engine.model import Model
-from lazyneuron.engine.probe import made_inputs, made_lengths, self_check
+from lazyneuron.engine.probe import SelfCheck, made_inputs, made_lengths, self_check
 from lazyneuron.engine.signature import TrustedKey, check_signature
+from lazyneuron.server.devices import Devices, measured_bounds
 from lazyneuron.server.folders import Found
 from lazyneuron.server.tuning import Tuner
 
@@ -47,12 +48,15 @@ class Loaded:
         How long loading took.
     probed
         Whether it gave its artifact's expected outputs; else its outputs were only looked at.
+    device_memory
+        Bytes of each GPU that it took when it was loaded, weights and the largest batch.
     """
 
     model: Model
     memory: int
     seconds: float
     probed: bool
+    device_memory: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,7 @@ def load_version(
     shapes: Sequence[Mapping[str, int]],
     copies: Path | None = None,
     tuner: Tuner | None = None,
+    devices: Devices | None = None,
 ) -> Loaded | Refused:
     """Check, open, warm and try a version.
 
@@ -105,9 +110,11 @@ def load_version(
     copies
         Where to copy the files to before they are checked; None: they are opened where they lie.
     tuner
-        Finds the best way to run it, in place of `threads`; None: one session.
+        Finds the best way to run it on the CPU, in place of `threads`; None: one session.
+    devices
+        Where it runs; None: on the CPU.
     """
-    load = _Load(name, version, found, free, threads, trusted, shapes, copies, tuner)
+    load = _Load(name, version, found, free, threads, trusted, shapes, copies, tuner, devices or Devices())
     try:
         return load.run()
     except MemoryError:
@@ -130,6 +137,7 @@ class _Load:
     shapes: Sequence[Mapping[str, int]]
     copies: Path | None
     tuner: Tuner | None
+    devices: Devices
     step: Step = "manifest"
     needs: int = 0
 
@@ -170,17 +178,48 @@ class _Load:
         self.step = "session"
         give_back()  # or what an earlier load has left would be counted, as less
         before = _resident()
+        if self.devices.on_gpu:
+            return self._on_gpu(manifest, folder, started, before)
         setting = {"threads": self.threads} if self.tuner is None else self.tuner.setting(folder).model_dump()
         model = Model.open(folder, manifest, **setting)
         self.step = "probe"
+        check = self._check(model, folder)
+        _warm(model, self.shapes)
+        self._reserve_grown(before)
+        return Loaded(model, self.needs, time.monotonic() - started, check.probed)
+
+    def _on_gpu(self, manifest: Manifest, folder: Path, started: float, before: int) -> Loaded:
+        """Open a version on each GPU, check and warm it on each, and measure how large a batch the memory holds."""
+        devices = self.devices
+        held = devices.held()
+        model = Model.open(folder, manifest, threads=self.threads, devices=devices.choice.devices, gpu=devices.settings)
+        self.step = "probe"
+        alone = model.apart()
+        checks = [self._check(each, folder) for each in alone]
+        for each in alone:
+            _warm(each, self.shapes)
+        self.step = "memory"
+        bounds = measured_bounds(alone, devices, held)
+        model.max_tokens = min(bound.max_tokens for bound in bounds.values())
+        for label, bound in bounds.items():
+            _log.info(
+                "%s version %d on %s: %.1f MiB, %.0f bytes a token, batches of up to %d tokens",
+                self.name, self.version, label, bound.model_bytes / 2**20, bound.bytes_per_token, bound.max_tokens,
+            )  # fmt: skip
+        self._reserve_grown(before)
+        took = {label: bound.points[-1].used for label, bound in bounds.items()}
+        return Loaded(model, self.needs, time.monotonic() - started, all(check.probed for check in checks), took)
+
+    def _check(self, model: Model, folder: Path) -> SelfCheck:
         check = self_check(model, folder)
         if check.warning is not None:
             _log.warning("%s version %d: %s", self.name, self.version, check.warning)
-        _warm(model, self.shapes)
+        return check
+
+    def _reserve_grown(self, before: int) -> None:
         self.step = "memory"
         give_back()
         self._reserve(_resident() - before, "what the process grew by")
-        return Loaded(model, self.needs, time.monotonic() - started, check.probed)
 
     def _reserve(self, size: int, what: str) -> None:
         self.needs = max(self.needs, size)

@@ -10,18 +10,19 @@ and any number of replicas. Only loaded models make series; a request for anothe
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import onnxruntime as ort
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lazyneuron import __version__
 from lazyneuron.engine.artifact import Manifest
+from lazyneuron.engine.devices.choice import CPU, Device
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import instruction_set
 from lazyneuron.engine.model import BatchResult
@@ -93,6 +94,9 @@ class Metrics:
             "exported_density", "The share of neurons active on the calibration data.", _BLOCK
         )
         self.model_info = self._gauge("model_info", "1 for each loaded model.", (*MODEL, "mode", "task"))
+        self.model_device_info = self._gauge(
+            "model_device_info", "1 for each device that a loaded model runs on.", (*MODEL, "device")
+        )
         self._auth_failures = self._counter("auth_failures", "Calls that were not let in, by reason.", ("reason",))
         for reason in FAILURES:
             self._auth_failures.labels(reason)
@@ -105,9 +109,15 @@ class Metrics:
         self.memory = self._gauge("model_memory_bytes", "What a loaded version is reckoned to take.", MODEL)
         self.repository_reachable = self._gauge("repository_reachable", "1 while the folder of models can be read.", ())
 
-    def model(self, manifest: Manifest, queue_length: Callable[[], int]) -> "ModelMetrics":
+    def model(
+        self, manifest: Manifest, queue_length: Callable[[], int], devices: Sequence[Device] = (CPU,)
+    ) -> "ModelMetrics":
         """Return a loaded model's series, all of them present from now on."""
-        return ModelMetrics(self, manifest, queue_length)
+        return ModelMetrics(self, manifest, queue_length, devices)
+
+    def gpu_memory(self, read: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        """Show GPUs' memory: bytes by device and kind (`used`, `total`, `model`), as `read` gives them when asked."""
+        self.registry.register(_GpuMemory(read))
 
     def forget(self, model: str, version: str) -> None:
         """Drop the gauges of a version that is no longer loaded; its counters stay, for the reader to see their end."""
@@ -202,6 +212,24 @@ class _LostLines(Collector):
         yield family
 
 
+class _GpuMemory(Collector):
+    """A gauge whose values the driver has."""
+
+    def __init__(self, read: Callable[[], Mapping[tuple[str, str], float]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        """Give the gauge."""
+        family = GaugeMetricFamily(
+            "lazyneuron_gpu_memory_bytes",
+            "A GPU's memory: used by anyone, in total, and by the loaded models when they were measured.",
+            labels=["device", "kind"],
+        )
+        for labels, size in self._read().items():
+            family.add_metric(list(labels), size)
+        yield family
+
+
 class _Calls(Collector):
     """What came to gRPC's core, and what was read of it: the others were cut off, or given up by their clients."""
 
@@ -226,9 +254,17 @@ class ModelMetrics:
         The model's.
     queue_length
         Gives the requests that wait, when asked.
+    devices
+        Where it runs.
     """
 
-    def __init__(self, metrics: Metrics, manifest: Manifest, queue_length: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        manifest: Manifest,
+        queue_length: Callable[[], int],
+        devices: Sequence[Device] = (CPU,),
+    ) -> None:
         labels = (manifest.name, str(manifest.version))
         self._statistics = metrics.statistics.begin(*labels)
         estimates = metrics.estimates.of(manifest)
@@ -239,6 +275,8 @@ class ModelMetrics:
         for block in manifest.blocks:
             metrics.exported_density.labels(*labels, block.name).set(block.density.mean)
         metrics.model_info.labels(*labels, manifest.mode, manifest.task).set(1)
+        for device in devices:
+            metrics.model_device_info.labels(*labels, str(device)).set(1)
         metrics.queue_requests.labels(*labels).set_function(queue_length)
         gauges = {
             "running": metrics.running_batches,
@@ -286,6 +324,11 @@ class ModelMetrics:
         with self._lock:
             self._series.lowered_requests += requests
             self._series.lowered_tokens += tokens
+
+    def out_of_memory(self) -> None:
+        """Record a batch that a GPU had no memory for."""
+        with self._lock:
+            self._series.out_of_memory += 1
 
     def batch(self, result: BatchResult, waits: Sequence[float]) -> None:
         """Record a batch that ran, and what each of its requests waited (seconds)."""

@@ -10,7 +10,7 @@ import contextvars
 import logging
 import sys
 import time
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from lazyneuron.engine.errors import ArtifactError, ModelLoadError, ModelNotFoun
 from lazyneuron.engine.model import Model
 from lazyneuron.engine.signature import read_trusted
 from lazyneuron.server.config import ServerConfig
+from lazyneuron.server.devices import Devices
 from lazyneuron.server.folders import Found, Scan, Scanner
 from lazyneuron.server.loading import Loaded, Refused, give_back, load_version
 from lazyneuron.server.metrics import Metrics
@@ -69,6 +70,7 @@ class _Slot:
     found: Found
     served: ServedModel
     memory: int
+    device_memory: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class Repository:
         Gives a loaded model its queue.
     changed
         Told the name of a model that has begun or ceased to take requests.
+    devices
+        Where the models run; None: on the CPU.
 
     Raises
     ------
@@ -127,11 +131,14 @@ class Repository:
         metrics: Metrics,
         serve: Callable[[Model], ServedModel],
         changed: Callable[[str], None] = lambda _: None,
+        *,
+        devices: Devices | None = None,
     ) -> None:
         self.path = path
         self._config = config.repository
         self._threads = config.threads
-        self._tuner = Tuner(config) if config.auto_tune else None
+        self._devices = devices or Devices()
+        self._tuner = Tuner(config) if config.auto_tune and not self._devices.on_gpu else None
         self._trusted = read_trusted([Path(file) for file in self._config.trusted_keys])
         self._metrics = metrics
         self._serve = serve
@@ -146,6 +153,8 @@ class Repository:
         self._scans = ThreadPoolExecutor(1, thread_name_prefix="scan")
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping = False
+        if self._devices.on_gpu:
+            metrics.gpu_memory(self._gpu_memory)
         self._count = {"latest": 1, "all": sys.maxsize}.get(str(self._config.versions)) or int(self._config.versions)
 
     @property
@@ -412,6 +421,7 @@ class Repository:
             free=self._free_memory(),
             threads=self._threads,
             tuner=self._tuner,
+            devices=self._devices,
             trusted=self._trusted,
             shapes=list(shapes.values()),
             copies=Path(self._config.copies) if self._config.copies is not None else None,
@@ -434,7 +444,8 @@ class Repository:
         self._metrics.loads.labels(*labels, "loaded").inc()
         if version in state.slots:
             self._retire(state, version)
-        state.slots[version] = _Slot(found.fingerprint, found, self._serve(result.model), result.memory)
+        served = self._serve(result.model)
+        state.slots[version] = _Slot(found.fingerprint, found, served, result.memory, result.device_memory)
         since = time.monotonic()
         self._metrics.loaded_seconds.labels(*labels).set_function(lambda: time.monotonic() - since)
         self._metrics.memory.labels(*labels).set(result.memory)
@@ -486,6 +497,17 @@ class Repository:
             return None
         slots = (slot for state in self._states.values() for slot in (*state.slots.values(), *state.draining))
         return self._config.memory_bytes - sum(slot.memory for slot in slots)
+
+    def _gpu_memory(self) -> dict[tuple[str, str], float]:
+        """Return the bytes of each GPU by kind: used and in all as the driver says, and what the models took."""
+        found: dict[tuple[str, str], float] = {}
+        for device in self._devices.choice.devices:
+            free, total = self._devices.memory(device.index)
+            slots = (slot for state in list(self._states.values()) for slot in list(state.slots.values()))
+            of_models = sum(slot.device_memory.get(str(device), 0) for slot in slots)
+            kinds = {"used": total - free, "total": total, "model": of_models}
+            found |= {(str(device), kind): float(size) for kind, size in kinds.items()}
+        return found
 
     def _fits_alone(self, state: _State, version: int, refused: Refused) -> bool:
         """Say whether a version would have room if its model's others, all of them lower, were freed."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from lazyneuron.engine.batching import Pending
-from lazyneuron.engine.errors import DeadlineExceededError, ShuttingDownError
+from lazyneuron.engine.errors import DeadlineExceededError, DeviceMemoryError, ShuttingDownError
 from lazyneuron.engine.model import BatchResult, Computed, Model, Prediction, Prepared
 from lazyneuron.engine.planner import Run
 from lazyneuron.engine.requests import Request
@@ -31,6 +31,8 @@ __all__ = ["Answer", "Scheduler"]
 _log = logging.getLogger(__name__)
 _NOT_IN_TIME = "the deadline would have passed before the work was done; nothing was computed"
 _TOO_LATE = "the deadline passed while the request waited; nothing was computed"
+_FEWEST_TOKENS = 64
+"""What a batch's bound is never lowered below: a GPU that has no memory for these is full of something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +104,8 @@ class _Batch:
     prepared: Prepared | None = None
     computed: Computed | None = None
     error: Exception | None = None
-    alone: list[tuple[_Part, BatchResult | Exception]] = field(default_factory=list)
-    """What each gave by itself, where the batch failed."""
+    again: list[tuple[list[_Part], BatchResult | Exception]] = field(default_factory=list)
+    """What they gave in smaller batches, where the batch failed."""
 
 
 @dataclass(slots=True)
@@ -134,9 +136,11 @@ class Scheduler:
         self._limits = config.batching.limits
         if not model.manifest.batchable:
             self._limits = replace(self._limits, max_requests=1)
+        if model.max_tokens is not None:
+            self._limits = replace(self._limits, max_tokens=min(self._limits.max_tokens, model.max_tokens))
         self._admission = Admission(config.queue, config.clients)
         self._control = BudgetControl(config.budget)
-        self._metrics = metrics.model(model.manifest, lambda: self._admission.requests)
+        self._metrics = metrics.model(model.manifest, lambda: self._admission.requests, model.devices)
         self._own_workers = Workers() if workers is None else None
         self._workers = workers or self._own_workers or Workers()
         self._lane = self._workers.open(self._limits, model.concurrency or config.batching.concurrency, self)
@@ -327,13 +331,17 @@ class Scheduler:
         if batch.prepared is not None:
             try:
                 batch.computed = self._model.compute(batch.prepared)
+            except DeviceMemoryError as error:
+                batch.error = error
+                self._lower_bound(batch.parts, error)
+                batch.again = self._again(self._halves(batch.parts))
             except Exception as error:  # noqa: BLE001
                 batch.error = error
                 if len(batch.parts) > 1:
                     _log.warning(
                         "%s: a batch of %d failed (%s); running each alone", self._model.name, len(batch.parts), error
                     )
-                    batch.alone = [(part, self._alone(part)) for part in batch.parts]
+                    batch.again = self._again([[part] for part in batch.parts])
         return batch
 
     def finish(self, batch: _Batch) -> None:
@@ -345,14 +353,14 @@ class Scheduler:
                 ran.results.append((batch.parts, self._model.finish(batch.computed)))
             except Exception as error:  # noqa: BLE001
                 batch.error = error
-        for part, outcome in batch.alone:
+        for parts, outcome in batch.again:
             if isinstance(outcome, BatchResult):
-                ran.results.append(([part], outcome))
+                ran.results.append((parts, outcome))
             else:
-                answers.append((part.call, outcome))
-        for parts, result in ran.results:
-            answers += self._answers(parts, result, ran.started)
-        if batch.error is not None and not batch.alone:
+                answers += [(part.call, outcome) for part in parts]
+        for ran_parts, result in ran.results:
+            answers += self._answers(ran_parts, result, ran.started)
+        if batch.error is not None and not batch.again:
             answers += [(part.call, batch.error) for part in batch.parts]
         late = set(batch.run.batch).difference(batch.parts)
         answers += [(p.call, DeadlineExceededError(_TOO_LATE)) for p in late if isinstance(p, _Part)]
@@ -360,14 +368,63 @@ class Scheduler:
         assert isinstance(first, _Part)
         _on_loop_of(first.call, self._deliver, ran, answers)
 
-    def _alone(self, part: _Part) -> BatchResult | Exception:
-        """Run one request of a batch that failed: a bad one must not fail its neighbours."""
-        if not part.wanted(time.monotonic()):
-            return DeadlineExceededError("the deadline passed before the request could be run alone")
-        try:
-            return self._model.run([part.budgeted])
-        except Exception as error:  # noqa: BLE001
-            return error
+    def _again(self, groups: Sequence[list[_Part]]) -> list[tuple[list[_Part], BatchResult | Exception]]:
+        """Run the requests of a batch that failed in smaller ones: a bad request must not fail its neighbours."""
+        outcomes: list[tuple[list[_Part], BatchResult | Exception]] = []
+        for group in groups:
+            now = time.monotonic()
+            wanted = [part for part in group if part.wanted(now)]
+            if late := [part for part in group if part not in wanted]:
+                outcomes.append(
+                    (late, DeadlineExceededError("the deadline passed before the request could be run again"))
+                )
+            if not wanted:
+                continue
+            try:
+                outcomes.append((wanted, self._model.run([part.budgeted for part in wanted])))
+            except DeviceMemoryError as error:
+                words = f"{error}; a larger batch did not, either: send shorter inputs, or fewer at a time"
+                outcomes.append((wanted, DeviceMemoryError(words)))
+            except Exception as error:  # noqa: BLE001
+                if len(wanted) > 1:
+                    outcomes += self._again([[part] for part in wanted])
+                else:
+                    outcomes.append((wanted, error))
+        return outcomes
+
+    def _lower_bound(self, parts: Sequence[_Part], error: DeviceMemoryError) -> None:
+        """Let no batch be larger than half of one that a GPU had no memory for, until the version is loaded anew."""
+        tokens = sum(part.batch for part in parts) * max(part.length for part in parts)
+        queue = self._lane.queue
+        with self._workers.lock:
+            bound = max(_FEWEST_TOKENS, tokens // 2)
+            if bound < queue.limits.max_tokens:
+                queue.limits = replace(queue.limits, max_tokens=bound)
+            bound = self._model.max_tokens = queue.limits.max_tokens
+        self._metrics.out_of_memory()
+        _log.warning("%s; batches are of up to %d tokens from now on, and these run once more in halves", error, bound)
+
+    def _halves(self, parts: list[_Part]) -> list[list[_Part]]:
+        """Return the requests of a batch in two groups; of a lone request its examples, or itself if it has but one."""
+        if len(parts) > 1:
+            total, sums = sum(part.tokens for part in parts), itertools.accumulate(part.tokens for part in parts)
+            middle = max(1, sum(so_far <= total // 2 for so_far in itertools.islice(sums, len(parts) - 1)))
+            return [parts[:middle], parts[middle:]]
+        (part,) = parts
+        pieces = split(self._model.manifest, part.request, part.tokens // 2)
+        if len(pieces) == 1:
+            return [parts]
+        divided = [
+            _Part(
+                next(self._ids), p.batch, p.length, part.key, part.arrived, part.deadline, part.client,
+                call=part.call, request=p, budget=part.budget, waits=False,
+            )
+            for p in pieces
+        ]  # fmt: skip
+        with self._workers.lock:
+            place = part.call.parts.index(part)
+            part.call.parts[place : place + 1] = divided
+        return [[piece] for piece in divided]
 
     def _answers(
         self, parts: Sequence[_Part], result: BatchResult, started: float

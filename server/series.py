@@ -159,6 +159,8 @@ class ModelSeries:
         Answered ones by gRPC status, refused ones by reason.
     lowered_requests, lowered_tokens
         Those that load gave a lower budget.
+    out_of_memory
+        Batches that a GPU had no memory for.
     others
         As the metrics of those names.
     """
@@ -176,6 +178,7 @@ class ModelSeries:
     flops_executed: int = 0
     lowered_requests: int = 0
     lowered_tokens: int = 0
+    out_of_memory: int = 0
     blocks: dict[str, BlockSeries] = field(default_factory=dict)
     _recorders: Sequence[BlockRecorder] = ()
     _gathered: list[tuple[RowCounts, ...]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from lazyneuron.engine.session import usable_cores
 from lazyneuron.server.budget import asked_budget
 from lazyneuron.server.calls import current_call
 from lazyneuron.server.config import ServerConfig
+from lazyneuron.server.devices import Devices
 from lazyneuron.server.limits import check_ranks, check_request
 from lazyneuron.server.metrics import Metrics
 from lazyneuron.server.repository import Entry, Repository
@@ -42,6 +43,8 @@ class Serving:
         The server's settings.
     metrics
         Where requests and loads are recorded.
+    devices
+        Where the models run; None: on the CPU.
 
     Raises
     ------
@@ -49,8 +52,8 @@ class Serving:
         If a trusted key cannot be read.
     """
 
-    def __init__(self, path: Path, config: ServerConfig, metrics: Metrics) -> None:
-        self.repository = Repository(path, config, metrics, self._serve)
+    def __init__(self, path: Path, config: ServerConfig, metrics: Metrics, devices: Devices | None = None) -> None:
+        self.repository = Repository(path, config, metrics, self._serve, devices=devices)
         self._config = config
         self._metrics = metrics
         self._workers = Workers()

@@ -27,6 +27,7 @@ STATUS: dict[type[errors.LazyneuronError], StatusCode] = {
     errors.ModelUnavailableError: StatusCode.UNAVAILABLE,
     errors.ModelLoadError: StatusCode.FAILED_PRECONDITION,
     errors.QueueFullError: StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeviceMemoryError: StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineExceededError: StatusCode.DEADLINE_EXCEEDED,
     errors.ShuttingDownError: StatusCode.UNAVAILABLE,
     errors.UnauthenticatedError: StatusCode.UNAUTHENTICATED,
@@ -81,4 +82,6 @@ def trailing_metadata(error: errors.LazyneuronError) -> tuple[tuple[str, str], .
     metadata = [(ERROR_KEY, type(error).__name__)]
     if isinstance(error, errors.QueueFullError):
         metadata.append((PUSHBACK_KEY, str(max(1, round(error.retry_after * 1000)))))
+    if isinstance(error, errors.DeviceMemoryError):
+        metadata.append((PUSHBACK_KEY, "-1"))  # gRPC's word for: not again, it would not fit either
     return tuple(metadata)

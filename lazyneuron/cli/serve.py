@@ -21,6 +21,10 @@ __all__ = ["command"]
     help="Port of HTTP: metrics, health; 0 takes a free one.  [default: 8002]",
 )
 @click.option(
+    "--device",
+    help="Where models run: auto, cpu, or GPUs as cuda:0 or cuda:0,cuda:1.  [default: auto]",
+)
+@click.option(
     "--auto-tune",
     is_flag=True,
     default=None,
@@ -34,6 +38,7 @@ def command(
     host: str | None,
     grpc_port: int | None,
     http_port: int | None,
+    device: str | None,
     auto_tune: bool | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -56,7 +61,13 @@ def command(
     from lazyneuron.server.config import Settings, load_settings
 
     def load() -> Settings:
-        flags = {"host": host, "grpc_port": grpc_port, "http_port": http_port, "auto_tune": auto_tune}
+        flags = {
+            "host": host,
+            "grpc_port": grpc_port,
+            "http_port": http_port,
+            "device": device,
+            "auto_tune": auto_tune,
+        }
         return load_settings(config, flags, assignments=assignments)
 
     settings = load()

@@ -57,6 +57,9 @@ DESIGN = {
     "budget_lowered_tokens_total": ("counter", MODEL),
     "exported_density": ("gauge", MODEL | {"block"}),
     "model_info": ("gauge", MODEL | {"mode", "task"}),
+    "model_device_info": ("gauge", MODEL | {"device"}),
+    "gpu_memory_bytes": ("gauge", {"device", "kind"}),
+    "out_of_memory_batches_total": ("counter", MODEL),
     "auth_failures_total": ("counter", {"reason"}),
     "reloads_total": ("counter", {"what", "outcome"}),
     "model_loads_total": ("counter", MODEL | {"outcome"}),
@@ -75,6 +78,7 @@ def metrics(repository: Path) -> Metrics:
     metrics.loads.labels("text", "1", "loaded").inc()
     metrics.loaded_seconds.labels("text", "1").set(1)
     metrics.memory.labels("text", "1").set(1)
+    metrics.gpu_memory(lambda: {("cuda:0", kind): 1.0 for kind in ("used", "total", "model")})
     metrics.answered("text", "1", "OK", 0.01)
     metrics.answered("", "", "NOT_FOUND", 0.01)
     return metrics

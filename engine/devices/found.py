@@ -1,0 +1,90 @@
+"""What this machine has for CUDA: ONNX Runtime's provider, the driver's GPUs, and whether our kernels agree there."""
+
+import ctypes
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from importlib import metadata
+from pathlib import Path
+
+import onnxruntime as ort
+
+from lazyneuron.engine.devices.choice import Choice, Found, choose
+from lazyneuron.engine.errors import LazyneuronError
+
+__all__ = ["CUDA_PROVIDER", "choose_devices", "look"]
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+def choose_devices(asked: str) -> Choice:
+    """Return the devices for `--device asked` on this machine, each GPU's kernels checked.
+
+    Raises
+    ------
+    ConfigurationError
+        As `choose`.
+    """
+    return choose(asked, look, _check)
+
+
+def look() -> Found:
+    """Return what there is for CUDA. Nothing is loaded before ONNX Runtime could use it and the driver shows a GPU."""
+    if CUDA_PROVIDER not in ort.get_available_providers():
+        return Found(
+            f"this ONNX Runtime {ort.__version__} is built without its CUDA provider; {_wheel_to_install()}", ""
+        )
+    from lazyneuron.engine.gpu import driver
+
+    try:
+        gpus = driver.devices()
+    except LazyneuronError as error:  # one that is there and does not answer
+        return Found("", str(error))
+    if not gpus:
+        return Found("", driver.why_none() or "")
+    return Found(_provider_lacks(), "", gpus)
+
+
+def _wheel_to_install() -> str:
+    """Say what to do for a runtime with CUDA: both wheels bring a folder `onnxruntime`, and the later one wins."""
+    try:
+        version = metadata.version("onnxruntime-gpu")
+    except metadata.PackageNotFoundError:
+        return "docs/serving.md, Devices, says how to install the one that has it"
+    return (
+        f"onnxruntime-gpu {version} is installed, but onnxruntime lies over it: pip uninstall -y onnxruntime, then "
+        f"pip install --force-reinstall --no-deps onnxruntime-gpu=={version}"
+    )
+
+
+def _provider_lacks() -> str:
+    """Say which library keeps ONNX Runtime's CUDA provider from loading; empty where none does.
+
+    ONNX Runtime itself would go on without the provider, and tells its log alone.
+    """
+    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on: finds the libraries that NVIDIA's wheels bring
+    if preload is not None:
+        with redirect_stdout(io.StringIO()):  # where our ready line goes
+            preload()
+    folder = Path(ort.__file__).parent / "capi"
+    try:
+        for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
+            if (folder / name).is_file():
+                ctypes.CDLL(str(folder / name))
+    except OSError as error:
+        return (
+            f"ONNX Runtime {ort.__version__}'s CUDA provider cannot be loaded: {error}; its libraries come with "
+            f"pip install 'onnxruntime-gpu[cuda,cudnn]=={ort.__version__}', or with CUDA and cuDNN"
+        )
+    return ""
+
+
+def _check(index: int) -> Sequence[object]:
+    """Run the short self-check; what keeps it from running counts as a disagreement."""
+    try:
+        from lazyneuron.engine.gpu import selfcheck
+
+        disagreements: Sequence[object] = selfcheck.short(index)
+    except Exception as error:  # noqa: BLE001  any fault of a driver or a kernel: the GPU is not to be used
+        return [f"{type(error).__name__}: {error}"]
+    return disagreements
