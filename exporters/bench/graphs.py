@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lazyneuron.exporters.bench.int8 import quantize
-from lazyneuron.exporters.bench.planted import PlantedBlock
+from lazyneuron.engine.planted import PlantedBlock
 
 __all__ = ["certified", "dense", "down", "exact", "gate", "predictor", "to_int8"]
 

@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from lazyneuron.engine.cost import CostModel, Curve
     from lazyneuron.exporters.bench.artifact import ArtifactBench, BenchCase
-    from lazyneuron.exporters.bench.timing import Timing
+    from lazyneuron.engine.timing import Timing
 
 __all__ = ["costs_document", "show_artifact", "show_costs"]
 
