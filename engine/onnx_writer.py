@@ -61,7 +61,7 @@ class Node:
 def write_model(
     nodes: Sequence[Node],
     inputs: Mapping[str, tuple[str, Sequence[int | str]]],
-    outputs: Mapping[str, str],
+    outputs: Mapping[str, tuple[str, Sequence[int | str]]],
     constants: Mapping[str, Array | Bfloat16],
 ) -> bytes:
     """Return a model of one graph.
@@ -70,10 +70,8 @@ def write_model(
     ----------
     nodes
         In an order in which they can run.
-    inputs
-        Each input's element type and axes; a text names an axis whose length is open.
-    outputs
-        Each output's element type, without a shape.
+    inputs, outputs
+        Each one's element type and axes; a text names an axis whose length is open.
     constants
         Weights, in row-major order.
 
@@ -85,7 +83,7 @@ def write_model(
     graph = b"".join(_message(1, _node(node, i)) for i, node in enumerate(nodes)) + _text(2, "graph")
     graph += b"".join(_message(5, _tensor(name, array)) for name, array in constants.items())
     graph += b"".join(_message(11, _value(name, kind, shape)) for name, (kind, shape) in inputs.items())
-    graph += b"".join(_message(12, _value(name, kind, None)) for name, kind in outputs.items())
+    graph += b"".join(_message(12, _value(name, kind, shape)) for name, (kind, shape) in outputs.items())
     opsets = b"".join(_message(8, _text(1, domain) + _number(2, version)) for domain, version in _OPSETS)
     return _number(1, _IR_VERSION) + _text(2, "lazyneuron") + _message(7, graph) + opsets
 
@@ -116,10 +114,8 @@ def _tensor(name: str, array: Array | Bfloat16) -> bytes:
     return dims + _number(2, _element_type(kind)) + _text(8, name) + _message(9, little.tobytes())
 
 
-def _value(name: str, kind: str, shape: Sequence[int | str] | None) -> bytes:
-    tensor = _number(1, _element_type(kind))
-    if shape is not None:
-        tensor += _message(2, b"".join(_message(1, _axis(axis)) for axis in shape))
+def _value(name: str, kind: str, shape: Sequence[int | str]) -> bytes:
+    tensor = _number(1, _element_type(kind)) + _message(2, b"".join(_message(1, _axis(axis)) for axis in shape))
     return _text(1, name) + _message(2, _message(1, tensor))
 
 
