@@ -15,7 +15,16 @@ from lazyneuron.engine.documents import read_document, write_text
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import cache_folder, this_machine
 
-__all__ = ["COSTS_VARIABLE", "Costs", "costs_path", "is_gpu", "load_costs", "read_costs", "shipped_costs", "write_costs"]
+__all__ = [
+    "COSTS_VARIABLE",
+    "Costs",
+    "costs_path",
+    "is_gpu",
+    "load_costs",
+    "read_costs",
+    "shipped_costs",
+    "write_costs",
+]
 
 COSTS_VARIABLE = "LAZYNEURON_COSTS"
 _SHIPPED = Path(__file__).parent / "costs"

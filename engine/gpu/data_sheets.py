@@ -8,7 +8,7 @@ architectures for processors, clocks and caches.
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["GPUS", "Gpu", "Unit"]
+__all__ = ["GPUS", "Gpu", "Unit", "gpu_reported"]
 
 Unit = Literal["fp32", "tf32", "fp16", "int8"]
 """What multiplies: CUDA cores in float32, tensor cores in the others."""
@@ -93,3 +93,8 @@ GPUS = {
     ),
 }
 """By the names that `lazyneuron export --costs cuda:NAME` takes."""
+
+
+def gpu_reported(name: str) -> Gpu | None:
+    """Return the GPU that a driver's name of a device tells of; None where its data sheet is not known."""
+    return next((gpu for gpu in GPUS.values() if any(part in name for part in gpu.reported)), None)

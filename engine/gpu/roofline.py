@@ -300,3 +300,35 @@ _MODES = {
     "predictor": _predictor,
     "gate": _gate,
 }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write a GPU's roofline as a file of costs, or make a page's tables anew.
+
+    python -m lazyneuron.engine.gpu.roofline --gpu a100 --output costs.json
+    python -m lazyneuron.engine.gpu.roofline --page docs/gpu-roofline.md
+    """
+    import argparse
+    from pathlib import Path
+
+    from lazyneuron.engine.cost_files import write_costs
+    from lazyneuron.engine.documents import write_text
+    from lazyneuron.engine.gpu.data_sheets import GPUS
+    from lazyneuron.engine.gpu.roofline_costs import PREFIX, roofline_costs
+    from lazyneuron.engine.gpu.roofline_page import updated
+
+    parser = argparse.ArgumentParser(prog="python -m lazyneuron.engine.gpu.roofline", description=__doc__)
+    parser.add_argument("--gpu", choices=tuple(GPUS))
+    parser.add_argument("--output", type=Path, help="with --gpu: the file of costs")
+    parser.add_argument("--page", type=Path, help="a page of Markdown, whose tables are made anew")
+    given = parser.parse_args(arguments)
+    if (given.gpu is None) != (given.output is None) or (given.gpu is None and given.page is None):
+        parser.error("give --gpu with --output, or --page")
+    if given.gpu is not None:
+        write_costs(roofline_costs(f"{PREFIX}{given.gpu}"), given.output)
+    if given.page is not None:
+        write_text(given.page, updated(given.page.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,22 +3,22 @@
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine import block_graphs
-from lazyneuron.engine.gpu.places import CPU, Bound, Place, open_on
+from lazyneuron.engine.gpu.places import CPU, Bound, Opened, Place, open_on
 from lazyneuron.engine.planted import PREDICTED_FALL, PlantedBlock, plant
-from lazyneuron.engine.session import usable_cores
-from lazyneuron.engine.timing import time_in_turns
+from lazyneuron.engine.timing import clock_for, time_in_turns
 
-__all__ = ["DENSITY", "Setting", "Speed", "measure", "setting_for", "time_bound"]
+__all__ = ["Setting", "Speed", "measure", "setting_for", "time_bound"]
 
-DENSITY = 0.03
+_Name = TypeVar("_Name", bound=Hashable)
 _LONG_ENOUGH = 2e-3
 """Seconds of one turn, in which a run is repeated: the clock and the wait for the device are then small."""
 _MODES: dict[str, Callable[[PlantedBlock, str], bytes]] = {
@@ -37,6 +37,8 @@ class Setting:
     ----------
     d_model, d_ff
         Of the block.
+    densities
+        Shares of the neurons that are active; in mode gate of the gate's.
     rows
         Of each call.
     weights
@@ -49,7 +51,7 @@ class Setting:
 
     d_model: int = 768
     d_ff: int = 3072
-    density: float = DENSITY
+    densities: tuple[float, ...] = (0.03,)
     rows: tuple[int, ...] = (1, 64)
     weights: tuple[str, ...] = ("float32",)
     dense: tuple[str, ...] = ("float32",)
@@ -58,10 +60,12 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """One mode at one number of rows.
+    """One mode at one density and number of rows.
 
     Attributes
     ----------
+    candidates
+        The share of the neurons whose up projection is computed.
     seconds
         The median of a call.
     dense
@@ -70,6 +74,8 @@ class Speed:
 
     mode: str
     weights: str
+    density: float
+    candidates: float
     rows: int
     seconds: float
     dense: Mapping[str, float]
@@ -89,6 +95,8 @@ def setting_for(place: Place) -> Setting:
 def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
     """Time every mode, at each number of rows in turns with the dense blocks; inputs stay on the device.
 
+    On the CPU sessions have one thread.
+
     Raises
     ------
     ArtifactError
@@ -96,34 +104,49 @@ def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
     """
     setting = setting or setting_for(place)
     rng = np.random.default_rng(0)
-    sizes = (setting.d_model, setting.d_ff, [setting.density])
-    (block,) = plant(rng, *sizes, rows=max(setting.rows))
-    (predicted,) = plant(rng, *sizes, rows=max(setting.rows), fall=PREDICTED_FALL)
-    blocks = {mode: predicted if mode == "predictor" else block for mode in _MODES}
-    threads = usable_cores() if place == CPU else 1
-    models: dict[tuple[str, str], tuple[bytes, NDArray[np.generic]]] = {}
+    sizes = (setting.d_model, setting.d_ff, setting.densities)
+    planted = plant(rng, *sizes, rows=max(setting.rows))
+    predicted = plant(rng, *sizes, rows=max(setting.rows), fall=PREDICTED_FALL)
+    for density, block, other in zip(setting.densities, planted, predicted, strict=True):
+        yield from _at_density(place, setting, density, {m: other if m == "predictor" else block for m in _MODES})
+
+
+def _at_density(place: Place, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
+    block = blocks["exact"]
+    opened: dict[tuple[str, str], tuple[Opened, NDArray[np.generic]]] = {}
     for kind in setting.dense:
         for name, gated in (("dense", False), ("dense, gated", True)):
-            models[name, kind] = block_graphs.dense(block, kind, gated=gated), block.rows.astype(kind)
+            opened[name, kind] = open_on(place, block_graphs.dense(block, kind, gated=gated)), block.rows.astype(kind)
+    shares: dict[tuple[str, str], float] = {}
     for mode, make in _MODES.items():
         for kind in setting.weights:
-            models[mode, kind] = make(blocks[mode], kind), blocks[mode].rows
-    opened = {key: (open_on(place, model, threads=threads), rows) for key, (model, rows) in models.items()}
+            opened[mode, kind] = open_on(place, make(blocks[mode], kind)), blocks[mode].rows
+            shares[mode, kind] = _candidates(*opened[mode, kind], mode) / setting.d_ff
     for count in setting.rows:
         work = {key: session.bound({"x": rows[:count]}) for key, (session, rows) in opened.items()}
-        times = time_bound(work, setting.seconds)
-        for mode in _MODES:
+        times = time_bound(work, setting.seconds, place)
+        for mode, kind in shares:
             rival = "dense, gated" if mode == "gate" else "dense"
-            dense = {kind: times[rival, kind] for kind in setting.dense}
-            for kind in setting.weights:
-                yield Speed(mode, kind, count, times[mode, kind], dense)
+            dense = {other: times[rival, other] for other in setting.dense}
+            yield Speed(mode, kind, density, shares[mode, kind], count, times[mode, kind], dense)
 
 
-def time_bound(work: Mapping[tuple[str, str], Bound], seconds: float) -> dict[tuple[str, str], float]:
-    """Return the median seconds of a run of each, timed in turns that are long enough for the clock."""
+def _candidates(opened: Opened, rows: NDArray[np.generic], mode: str) -> float:
+    """Return how many neurons' up projections a row takes on average."""
+    output = "active" if mode == "exact" else "candidates"
+    counts = opened.run([output], {"x": rows})[output]
+    return float(counts.mean())
+
+
+def time_bound(work: Mapping[_Name, Bound], seconds: float, place: Place) -> dict[_Name, float]:
+    """Return the median seconds of a run of each, timed in turns that are long enough for the clock.
+
+    On the CPU the sessions are to have one thread, whose own time counts.
+    """
+    clock = clock_for(1) if place == CPU else time.perf_counter
     repeats = {key: _repeats(bound) for key, bound in work.items()}
     turns = {key: partial(bound.run, repeats[key]) for key, bound in work.items()}
-    times: Mapping[tuple[str, str], Sequence[float]] = time_in_turns(turns, seconds=seconds)
+    times = time_in_turns(turns, seconds=seconds, clock=clock)
     return {key: statistics.median(times[key]) / repeats[key] for key in work}
 
 

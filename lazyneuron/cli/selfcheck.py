@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_WIDTH = 100  # columns that the tables need
+
 
 @click.command()
 @click.option(
@@ -64,7 +66,8 @@ def _place(device: str) -> "Place":
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
     if why := lacking(place):
-        raise click.UsageError(f"--device {place} cannot be used: {why}")
+        click.echo(f"error: --device {place} cannot be used: {why}", err=True)
+        sys.exit(2)
     return place
 
 
@@ -84,19 +87,21 @@ def _show(checks: "Sequence[Check]", speeds: "Sequence[Speed]") -> None:
 
     if sys.stderr.isatty():
         click.echo("\r\x1b[K", err=True, nl=False)
-    console = Console()
-    table = Table(title=f"Largest error of y, tolerance {TOLERANCE:.0e} of its largest entry", title_justify="left")
-    table.box = SIMPLE_HEAD
+    title = f"Largest error of y, as a share of its largest entry; {TOLERANCE:.0e} is allowed"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     kinds = list(dict.fromkeys(check.case.weights for check in checks))
-    for header in ("operator", "data", "on", *kinds):
-        table.add_column(header, justify="right" if header in kinds else "left", overflow="fold")
-    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for header in ("operator", "data", *kinds):
+        table.add_column(header, justify="right" if header in kinds else "left", no_wrap=True)
+    rows: dict[tuple[str, str], dict[str, list[Check]]] = {}
     for check in checks:
         operator = check.case.name.rpartition(",")[0]
-        rows.setdefault((operator, check.case.data, check.where), {})[check.case.weights] = _cell(check)
+        rows.setdefault((operator, check.case.data), {}).setdefault(check.case.weights, []).append(check)
     for names, cells in rows.items():
-        table.add_row(*names, *(cells.get(kind, "") for kind in kinds))
+        table.add_row(*names, *(_cell(cells.get(kind, ())) for kind in kinds))
+    console = Console(width=max(Console().width, _WIDTH))  # a narrow terminal wraps it, and cuts nothing off
     console.print(table)
+    if len(places := list(dict.fromkeys(check.where for check in checks))) > 1:
+        click.echo(f"each of {', '.join(places)}: the largest is shown")
     if speeds:
         console.print(_speed_table(speeds))
 
@@ -105,9 +110,7 @@ def _speed_table(speeds: "Sequence[Speed]") -> Any:  # noqa: ANN401 (rich's tabl
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from lazyneuron.engine.gpu.speed import DENSITY
-
-    title = f"µs a call, and times as fast as the dense block; 768 / 3072, {100 * DENSITY:g} % active"
+    title = f"µs a call, and times as fast as the dense block; 768 / 3072, {100 * speeds[0].density:g} % active"
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     kinds = list(speeds[0].dense)
     for header in ("mode", "weights", "rows", "µs", *(f"dense {kind}" for kind in kinds)):
@@ -118,10 +121,14 @@ def _speed_table(speeds: "Sequence[Speed]") -> Any:  # noqa: ANN401 (rich's tabl
     return table
 
 
-def _cell(check: "Check") -> str:
-    if math.isnan(check.error):
+def _cell(checks: "Sequence[Check]") -> str:
+    """Return the worst of a case's errors; empty where there is none of the kind."""
+    if not checks:
+        return ""
+    if any(math.isnan(check.error) for check in checks):
         return "failed"
-    return f"{check.error:.0e}" + (" ✗" if check.disagreements else "")
+    wrong = any(check.disagreements for check in checks)
+    return f"{max(check.error for check in checks):.0e}" + (" ✗" if wrong else "")
 
 
 def _verdict(place: "Place", checks: "Sequence[Check]") -> str:
