@@ -93,9 +93,8 @@ def make_for_gpu(folder: Path, *, layers: int, say: Callable[[str], None]) -> Ma
     say("the dense graph, and ONNX Runtime's float16 one")
     save(read_checkpoint(str(folder / "checkpoint")).model, folder / "dense.onnx")
     with quiet():
-        onnx.save(
-            convert_float_to_float16(onnx.load(folder / "dense.onnx"), keep_io_types=True), folder / "float16.onnx"
-        )
+        halved = convert_float_to_float16(onnx.load(folder / "dense.onnx"), keep_io_types=True)
+        onnx.save(halved, folder / "float16.onnx")
     say("exporting exact and certified")
     _export(folder, "checkpoint", "exact", mode="exact", quantize="none")
     return _export(folder, "checkpoint", "certified", mode="certified", quantize="none")

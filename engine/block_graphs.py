@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.onnx_writer import Array, Bfloat16, Node, as_bfloat16, write_model
+from lazyneuron.engine.onnx_writer import FLOAT16, FLOAT32, Array, Bfloat16, Node, as_bfloat16, write_model
 from lazyneuron.engine.planted import PlantedBlock
 
 __all__ = ["certified", "dense", "down", "exact", "gate", "predictor", "stored"]
@@ -46,50 +46,54 @@ def down(block: PlantedBlock, weights: str = "float32") -> bytes:
     return _model([node], constants, {"pre": block.d_ff}, _DOWN_COUNTS)
 
 
-def exact(block: PlantedBlock, weights: str = "float32") -> bytes:
-    """Return SparseDown behind a float32 MatMul."""
+def exact(block: PlantedBlock, weights: str = "float32", *, products: str = "float32") -> bytes:
+    """Return SparseDown behind a MatMul in the type `products`."""
     node, constants = _sparse_down(block, weights)
-    nodes = [Node("MatMul", ["x", "up"], ["pre"]), node]
-    return _model(nodes, constants | {"up": block.up.T}, {"x": block.d_model}, _DOWN_COUNTS)
+    nodes = [*_products(["up"], "pre", products), node]
+    constants["up"] = block.up.T.astype(products)
+    return _model(nodes, constants, {"x": block.d_model}, _DOWN_COUNTS)
 
 
 def certified(block: PlantedBlock, weights: str = "float32", miss_probability: float = 0.0) -> bytes:
     """Return SparseMLP in mode certified."""
-    attributes = {"mode": "certified", "miss_probability": miss_probability}
+    attributes: dict[str, float | str] = {"mode": "certified", "miss_probability": miss_probability}
     node, constants = _sparse_mlp(block, block.up, weights, "", attributes)
     return _model([node], constants, {"x": block.d_model}, _MLP_COUNTS)
 
 
-def predictor(block: PlantedBlock, weights: str = "float32", *, rank: int = 64, recall: float = 0.99) -> bytes:
-    """Return SparseMLP in mode predictor, behind the best linear predictor of a rank, as two float32 MatMuls.
+def predictor(
+    block: PlantedBlock,
+    weights: str = "float32",
+    *,
+    rank: int = 64,
+    recall: float = 0.99,
+    products: str = "float32",
+) -> bytes:
+    """Return SparseMLP in mode predictor, behind the best linear predictor of a rank, as two MatMuls.
 
-    Its threshold keeps a share `recall` of the active neurons.
+    Its threshold keeps a share `recall` of the active neurons. The MatMuls are in the type `products`.
     """
     leading = block.basis[: min(rank, block.d_model)]
     low = {"first": leading.T, "second": leading @ block.up.T}
     scores = block.rows @ low["first"] @ low["second"] + block.up_bias
     threshold = float(np.quantile(scores[block.pre + block.up_bias > 0], 1 - recall))
-    attributes = {"mode": "predictor", "score_threshold": threshold}
+    attributes: dict[str, float | str] = {"mode": "predictor", "score_threshold": threshold}
     node, constants = _sparse_mlp(block, block.up, weights, "scores", attributes)
-    nodes = [
-        Node("MatMul", ["x", "first"], ["low"]),
-        Node("MatMul", ["low", "second"], ["unbiased"]),
-        Node("Add", ["unbiased", "up_bias"], ["scores"]),
-        node,
-    ]
-    return _model(nodes, constants | low, {"x": block.d_model}, _MLP_COUNTS)
+    nodes = [*_products(list(low), "unbiased", products), Node("Add", ["unbiased", "up_bias"], ["scores"]), node]
+    constants |= {name: values.astype(products) for name, values in low.items()}
+    return _model(nodes, constants, {"x": block.d_model}, _MLP_COUNTS)
 
 
-def gate(block: PlantedBlock, weights: str = "float32") -> bytes:
-    """Return SparseMLP in mode gate, behind its dense float32 gate projection; the gate has the planted density."""
+def gate(block: PlantedBlock, weights: str = "float32", *, products: str = "float32") -> bytes:
+    """Return SparseMLP in mode gate, behind its dense gate projection in the type `products`.
+
+    The gate has the planted density.
+    """
     # The bias is the gate's.
     node, constants = _sparse_mlp(block, block.gate, weights, "scores", {"mode": "gate"}, bias="")
-    nodes = [
-        Node("MatMul", ["x", "gate"], ["product"]),
-        Node("Add", ["product", "up_bias"], ["scores"]),
-        node,
-    ]
-    return _model(nodes, constants | {"gate": block.up.T}, {"x": block.d_model}, _MLP_COUNTS)
+    nodes = [*_products(["gate"], "product", products), Node("Add", ["product", "up_bias"], ["scores"]), node]
+    constants["gate"] = block.up.T.astype(products)
+    return _model(nodes, constants, {"x": block.d_model}, _MLP_COUNTS)
 
 
 def stored(name: str, values: NDArray[np.float32], weights: str) -> _Constants:
@@ -100,6 +104,17 @@ def stored(name: str, values: NDArray[np.float32], weights: str) -> _Constants:
         return {name: values.astype(weights)}
     scale = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / 127
     return {name: np.rint(values / scale[:, None]).astype(np.int8), f"{name}_scale": scale.astype(np.float32)}
+
+
+def _products(weights: Sequence[str], result: str, kind: str) -> list[Node]:
+    """Multiply x by one matrix after the other; in float16 with a Cast before and after."""
+    half = kind == "float16"
+    nodes, last = ([Node("Cast", ["x"], ["x_half"], attributes={"to": FLOAT16})], "x_half") if half else ([], "x")
+    for name in weights:
+        product = result if name == weights[-1] and not half else f"{name}_product"
+        nodes.append(Node("MatMul", [last, name], [product]))
+        last = product
+    return [*nodes, Node("Cast", [last], [result], attributes={"to": FLOAT32})] if half else nodes
 
 
 def _sparse_down(block: PlantedBlock, weights: str) -> tuple[Node, _Constants]:
@@ -131,6 +146,7 @@ def _model(
     counts: Sequence[str],
     kind: str = "float32",
 ) -> bytes:
-    given = {name: (kind, ["rows", width]) for name, width in inputs.items()}
-    outputs = {"y": (kind, ["rows", "columns"]), **dict.fromkeys(counts, ("int32", ["rows"]))}
+    given: dict[str, tuple[str, Sequence[int | str]]] = {k: (kind, ["rows", width]) for k, width in inputs.items()}
+    outputs: dict[str, tuple[str, Sequence[int | str]]] = {"y": (kind, ["rows", "columns"])}
+    outputs |= {name: ("int32", ["rows"]) for name in counts}
     return write_model(nodes, given, outputs, constants)

@@ -1,8 +1,8 @@
 """What an MLP block costs on a machine, in each mode: interpolated between measurements.
 
-`lazyneuron bench --operators` measures, or a GPU's roofline stands in; the exporter's planner reads. A measured time is divided by the block's
-multiply-adds, and that quotient is interpolated: over rows and over the block's size in logarithms, over density (and
-the share of candidates) linearly. Outside of what was measured the nearest quotient stands.
+`lazyneuron bench --operators` measures, or a GPU's roofline stands in; the exporter's planner reads. A time is divided
+by the block's multiply-adds, and that quotient is interpolated: over rows and over the block's size in logarithms, over
+density (and the share of candidates) linearly. Outside of what was measured the nearest quotient stands.
 
 A mode's time is that of all before the down projection, which depends on the candidates, and that of the down
 projection, which depends on the active neurons and is measured by itself. So a block whose candidates are another

@@ -1,8 +1,8 @@
 """Where costs are kept, and which are taken.
 
 One file a machine: `$LAZYNEURON_COSTS`, or `lazyneuron/costs.json` in the user's cache folder (`$XDG_CACHE_HOME`, else
-`~/.cache`). Without one the costs that come with lazyneuron are taken, of the nearest instruction set. In a file's place
-`cuda:NAME` stands for the roofline of a GPU.
+`~/.cache`). Without one the costs that come with lazyneuron are taken, of the nearest instruction set. In the place
+of a file `cuda:NAME` stands for the roofline of a GPU.
 """
 
 import json

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Bfloat16", "Node", "as_bfloat16", "write_model"]
+__all__ = ["FLOAT16", "FLOAT32", "Array", "Bfloat16", "Node", "as_bfloat16", "write_model"]
 
 Array = NDArray[np.generic]
 
 _IR_VERSION = 10
 _OPSETS = (("", 20), ("lazyneuron", 1))
-_ELEMENT_TYPES = {"float32": 1, "int8": 3, "int32": 6, "int64": 7, "float16": 10, "bfloat16": 16}
+FLOAT32, FLOAT16 = 1, 10
+"""What a Cast's attribute `to` takes."""
+_ELEMENT_TYPES = {"float32": FLOAT32, "int8": 3, "int32": 6, "int64": 7, "float16": FLOAT16, "bfloat16": 16}
 _VARINT, _BYTES, _FIXED32 = 0, 2, 5
 _FLOAT_ATTRIBUTE, _INT_ATTRIBUTE, _STRING_ATTRIBUTE = 1, 2, 3
 

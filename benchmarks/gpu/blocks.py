@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -59,7 +60,7 @@ def _table(setting: Setting, speeds: list[Speed], gpu: Gpu | None, compiled: dic
 
 
 def _least(setting: Setting, one: Speed, gpu: Gpu) -> float:
-    """Return the roofline's seconds; the benchmark's blocks have float32 products before the operators."""
+    """Return the roofline's seconds."""
     work = Work(Shape.square(setting.d_model, setting.d_ff), one.rows, one.density, one.candidates, one.weights)
     parts = kernels(gpu, one.mode, dataclasses.replace(work, gated=one.mode == "gate"))
     return seconds(gpu, parts)
@@ -77,29 +78,30 @@ def _compiled(setting: Setting) -> dict[int, float]:
         return {}
     generator = torch.Generator(device="cuda").manual_seed(0)
 
-    def drawn(*shape: int) -> Any:
+    def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device="cuda", dtype=torch.float16) / np.sqrt(shape[0])
 
     up, bias = drawn(setting.d_model, setting.d_ff), drawn(setting.d_ff)
     down = drawn(setting.d_ff, setting.d_model)
 
     @torch.compile(dynamic=False)
-    def block(x: Any) -> Any:
+    def block(x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x @ up + bias) @ down
 
     with torch.inference_mode():
-        return {rows: _seconds(block, drawn(rows, setting.d_model), torch.cuda.synchronize) for rows in setting.rows}
+        inputs = {rows: drawn(rows, setting.d_model) for rows in setting.rows}
+        return {rows: _seconds(partial(block, x), torch.cuda.synchronize) for rows, x in inputs.items()}
 
 
-def _seconds(block: Callable[[Any], object], x: Any, wait: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], wait: Callable[[], object]) -> float:
     for _ in range(_WARM):
-        block(x)
+        run()
     wait()
     times = []
     for _ in range(_ROUNDS):
         start = time.perf_counter()
         for _ in range(_RUNS):
-            block(x)
+            run()
         wait()
         times.append((time.perf_counter() - start) / _RUNS)
     return statistics.median(times)

@@ -1,10 +1,10 @@
 """Measure MLP blocks and a T5-base-shaped encoder on a GPU, against dense fp16 and the device's limits.
 
-Blocks of 768 / 3072 and 4096 / 16384 in every mode, over rows and density, against ONNX Runtime's dense block (cuBLAS) in
-float16 and in float32 without TF32, against PyTorch's compiled float16 block where torch sees the GPU, and against
-the roofline (docs/gpu-roofline.md). Inputs stay on the device; runs follow each other without waiting, as a model's blocks do.
-The encoder is `encoder.py`'s, each engine in a process of its own; its times include the copies to the device and
-back. What a run of these would be worth is checked first, by the short self-check.
+Blocks of 768 / 3072 and 4096 / 16384 in every mode, over rows and density, against ONNX Runtime's dense block (cuBLAS)
+in float16 and in float32 without TF32, against PyTorch's compiled float16 block where torch sees the GPU, and against
+the roofline (docs/gpu-roofline.md). Inputs stay on the device; runs follow each other without waiting, as a model's
+blocks do. The encoder is `encoder.py`'s, each engine in a process of its own; its times include the copies to the
+device and back. Whether a run of these is worth anything is checked first, by the short self-check.
 
 Without a GPU it says "no GPU here" and why, and ends with status 0. All of it takes about 8 minutes; what does not fit
 into `--minutes` is left out, and said.
@@ -57,13 +57,9 @@ def stages(place: Place, gpu: Gpu | None, layers: int, seconds: float) -> dict[s
 
 @click.command(help=__doc__.split("\n\n")[0])
 @click.option("--device", default="cuda:0", show_default=True)
-@click.option(
-    "--minutes", default=8.0, show_default=True, help="No further stage begins after three quarters of these."
-)
+@click.option("--minutes", default=8.0, show_default=True, help="No stage begins after three quarters of it.")
 @click.option("--layers", default=12, show_default=True, type=click.IntRange(1, 12), help="Of the encoder.")
-@click.option(
-    "--seconds", default=8.0, show_default=True, help="For each of the encoder's shapes, all engines together."
-)
+@click.option("--seconds", default=8.0, show_default=True, help="For each shape of the encoder.")
 @click.option("--output", type=click.Path(path_type=Path), help="A file for all figures, in JSON.")
 def main(device: str, minutes: float, layers: int, seconds: float, output: Path | None) -> None:
     start = time.monotonic()

@@ -140,7 +140,7 @@ class Case:
 
 
 def short_cases() -> Iterator[Case]:
-    """Give a case for every mode and type of weights, with a cap, budgets and a NaN: what a server runs at its start."""
+    """Give a case for every mode and type of weights, with a cap, budgets and a NaN: what a server starts with."""
     rng = np.random.default_rng(0)
     (block,) = plant(rng, 52, 203, [0.1], rows=_POOL * 19)
     for weights in WEIGHTS:
@@ -250,7 +250,7 @@ def _constants(name: str, values: _Floats, weights: str) -> dict[str, Array]:
 
 
 def _clear(
-    arrays: Mapping[str, Array],
+    arrays: Mapping[str, Any],
     attributes: Mapping[str, float | int | str],
     mode: str,
     budgets: Sequence[float],
@@ -268,7 +268,7 @@ def _clear(
     candidate = np.ones(value.shape, bool)
     if mode == "predictor":
         candidate = arrays["scores"] > np.float32(attributes["score_threshold"])
-    near = np.zeros(len(value), bool)
+    near: NDArray[np.bool_] = np.zeros(len(value), bool)
     if activation in _BY_VALUE and mode != "gate" and "gate" not in arrays:
         near = ((np.abs(linear) < _MARGIN) & candidate).any(axis=1)
     if mode == "gate":
@@ -280,13 +280,13 @@ def _clear(
     for budget in budgets:
         kept = int(np.ceil(np.float32(budget) * np.float32(top_k or size.shape[1])))
         if kept < size.shape[1]:
-            near |= (size[:, kept - 1] - size[:, kept] < _MARGIN) & (size[:, kept] > 0)
+            near = near | (size[:, kept - 1] - size[:, kept] < _MARGIN) & (size[:, kept] > 0)
     chosen = np.flatnonzero(~near)[:rows]
     assert len(chosen) == rows, f"{mode}: {len(chosen)} clear rows of {len(near)}, wanted {rows}"
     return chosen
 
 
-def _product(arrays: Mapping[str, Array], name: str) -> _Floats:
+def _product(arrays: Mapping[str, Any], name: str) -> _Floats:
     weights = arrays[name].astype(np.float64)
     if f"{name}_scale" in arrays:
         weights = weights * arrays[f"{name}_scale"].astype(np.float64)[:, None]

@@ -199,7 +199,7 @@ def _gate(gpu: Gpu, work: Work, tiles: bool) -> Iterator[Kernel]:
 
 
 def _scored(gpu: Gpu, work: Work, tiles: bool) -> Iterator[Kernel]:
-    """The bias of the scores, the list of those above the threshold, and what follows."""
+    """Give the bias of the scores, the list of those above the threshold, and what follows."""
     s, r = work.shape, work.rows
     listed = (_FLOAT + _INDEX) * r * work.candidates * s.d_ff
     yield Kernel("add bias", 0.0, 2 * _FLOAT * r * s.d_ff)
@@ -208,7 +208,7 @@ def _scored(gpu: Gpu, work: Work, tiles: bool) -> Iterator[Kernel]:
 
 
 def _candidates(gpu: Gpu, work: Work, tiles: bool) -> Iterator[Kernel]:
-    """The candidates' up projections, their selection, and the down projection."""
+    """Give the candidates' up projections, their selection, and the down projection."""
     s, r = work.shape, work.rows
     found, kept = work.candidates * s.d_ff, work.density * s.d_ff
     lists = (_FLOAT + _INDEX) * r * found + _FLOAT * r * s.d_model
@@ -230,14 +230,14 @@ def _down(gpu: Gpu, work: Work, tiles: bool) -> Iterator[Kernel]:  # noqa: ARG00
 
 
 def _gathered(name: str, work: Work, share: float, width: int, lists: float) -> Kernel:
-    """A product of each row with its own neurons, of `width` weights each."""
+    """Return a product of each row with its own neurons, of `width` weights each."""
     s, r = work.shape, work.rows
     neuron, listed = width * _BYTES[work.weights], r * share * s.d_ff
     return Kernel(name, _distinct(share, r) * s.d_ff * neuron, listed * neuron + lists, 2.0 * listed * width)
 
 
 def _down_by_tiles(work: Work, lists: float, result: float) -> Iterator[Kernel]:
-    """The down projection of tiles of rows, each tile with the neurons that any of its rows keeps."""
+    """Give the down projection of tiles of rows, each with the neurons that any of its rows keeps."""
     s, r = work.shape, work.rows
     count = math.ceil(r / _ROW_TILE)
     union = count * _distinct(work.density, min(r, _ROW_TILE)) * s.d_ff
@@ -250,7 +250,7 @@ def _down_by_tiles(work: Work, lists: float, result: float) -> Iterator[Kernel]:
 
 
 def _product(work: Work, name: str, depth: int, width: int, written: int | None = None) -> Kernel:
-    """A dense product with [depth, width] weights, of which `written` columns are left after an activation."""
+    """Return a dense product with [depth, width] weights; `written` columns are left after an activation."""
     size = 4 if work.weights == "float32" else 2
     weights = depth * width * size
     between = work.rows * (depth + (width if written is None else written)) * size
@@ -259,14 +259,14 @@ def _product(work: Work, name: str, depth: int, width: int, written: int | None 
 
 
 def _product_in_float32(work: Work, name: str, depth: int, width: int) -> Iterator[Kernel]:
-    """A dense product whose result the operator takes in float32."""
+    """Give a dense product whose result the operator takes in float32."""
     yield _product(work, name, depth, width)
     if work.weights != "float32":
         yield Kernel(f"cast ({name})", 0.0, (2 + _FLOAT) * work.rows * width)
 
 
 def _by_row(name: str, work: Work, cache: float) -> Kernel:
-    """A kernel with one program a row."""
+    """Return a kernel with one program a row."""
     return Kernel(name, 0.0, cache, programs=work.rows)
 
 
@@ -282,12 +282,12 @@ def _spilt(gpu: Gpu, kernel: Kernel) -> Kernel:
 
 
 def _distinct(share: float, rows: int) -> float:
-    """The share of neurons that any of the rows needs, where rows are independent."""
+    """Return the share of neurons that any of the rows needs, where rows are independent."""
     return 1.0 - (1.0 - share) ** rows
 
 
 def _padded(rows: int) -> int:
-    """Rows that tensor cores multiply for so many."""
+    """Return the rows that tensor cores multiply for so many."""
     return math.ceil(rows / _ROW_TILE) * _ROW_TILE
 
 

@@ -55,7 +55,7 @@ def _limits() -> str:
 
 
 def _gains(weights: Weights) -> str:
-    """How many times as fast at 3 %, and under which density each mode wins at all; all weights of one type."""
+    """Tell how many times as fast at 3 %, and under which density each mode wins at all; all weights of one type."""
     name = "fp16" if weights == "float16" else weights
     header = ("GPU", "block", "rows", f"dense {name}, µs", *(column for column, _, _ in _COLUMNS))
 
@@ -79,7 +79,7 @@ def _gain(gpu: Gpu, mode: Mode, work: Work, tiles: bool | None) -> str:
 
 
 def _rows() -> str:
-    """Up to how many rows each mode wins at 3 %."""
+    """Tell up to how many rows each mode wins at 3 %."""
     launches = (("eager", LAUNCH), ("captured", _CAPTURED))
     header = ("GPU", "block", "launches", *(name for name, _, _ in _COLUMNS))
 
@@ -97,7 +97,7 @@ def _rows() -> str:
 
 
 def _parts() -> str:
-    """What each kernel takes, and what bounds it."""
+    """Tell what each kernel takes, and what bounds it."""
     header = ("kernel", *(f"{_short(GPUS[name])}, {_count(rows)}" for name, rows in _BREAKDOWN))
     shape = _SHAPES[1]
     columns: list[dict[str, str]] = []

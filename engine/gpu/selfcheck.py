@@ -6,6 +6,7 @@ the CPU the kernels of every instruction set that the machine has are compared w
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from lazyneuron.engine.machine import instruction_sets
 __all__ = ["TOLERANCE", "Check", "Disagreement", "check", "compare", "full", "short"]
 
 TOLERANCE = 1e-4
-"""The largest error that agrees, as a share of the largest entry of y: all sums are in float32, whatever the weights."""
+"""The largest error that agrees, as a share of y's largest entry: all sums are in float32, whatever the weights."""
 _CANDIDATES = 0.02
 """By what share of the neurons two right screens may differ in their candidates, since bounds are rounded, too."""
 
@@ -67,7 +68,7 @@ class Check:
 
 
 def short(device: int | str) -> list[Disagreement]:
-    """Check every mode with every type of weights on small data, in less than a second: what a server does at its start.
+    """Check every mode with every type of weights on small data, in less than a second, as a server does first.
 
     Parameters
     ----------
@@ -108,7 +109,7 @@ def check(case: Case, place: Place) -> Iterable[Check]:
             yield _checked(case, name, lambda name=name: _run(case, CPU, name), lambda: expected)  # type: ignore[misc]
 
 
-def compare(case: Case, where: str, got: dict[str, NDArray[np.generic]], expected: Outputs) -> Check:
+def compare(case: Case, where: str, got: dict[str, NDArray[Any]], expected: Outputs) -> Check:
     """Hold a node's outputs, by their names, against the right ones."""
     y, right = got["y"].astype(np.float64), expected.y.astype(np.float64)
     found = []
@@ -135,9 +136,7 @@ def compare(case: Case, where: str, got: dict[str, NDArray[np.generic]], expecte
     return Check(case, where, error, tuple(Disagreement(case.name, case.data, where, words) for words in found))
 
 
-def _checked(
-    case: Case, where: str, run: Callable[[], dict[str, NDArray[np.generic]]], right: Callable[[], Outputs]
-) -> Check:
+def _checked(case: Case, where: str, run: Callable[[], dict[str, NDArray[Any]]], right: Callable[[], Outputs]) -> Check:
     """Compare; a case that a device refuses, or fails on, disagrees in the device's words."""
     expected = right()
     try:
@@ -147,7 +146,7 @@ def _checked(
     return compare(case, where, got, expected)
 
 
-def _run(case: Case, place: Place, instruction_set: str | None = None) -> dict[str, NDArray[np.generic]]:
+def _run(case: Case, place: Place, instruction_set: str | None = None) -> dict[str, NDArray[Any]]:
     session = open_on(place, case.graph(bfloat16=place != CPU), instruction_set=instruction_set)
     return session.run(case.outputs, case.feeds)
 
@@ -173,7 +172,7 @@ def _first(values: NDArray[np.float64], where: NDArray[np.bool_]) -> str:
     return f"{values[row, column]:g} at [{row}, {column}]"
 
 
-def _counts(got: NDArray[np.generic], fewest: NDArray[np.int32], most: NDArray[np.int32]) -> str:
+def _counts(got: NDArray[Any], fewest: NDArray[np.int32], most: NDArray[np.int32]) -> str:
     if got.shape != fewest.shape:
         return f"has the shape {got.shape}, expected {fewest.shape}"
     counts = got.astype(np.int64)

@@ -1,4 +1,4 @@
-"""ONNX graphs of one MLP block each for what works on graphs: `lazyneuron.engine.block_graphs`, and their int8 forms."""
+"""ONNX graphs of one MLP block each, `lazyneuron.engine.block_graphs` as models, and their int8 forms."""
 
 import tempfile
 from pathlib import Path
