@@ -7,7 +7,7 @@ NATIVE := $(shell find engine/native -type f -not -path '*/tests/*' \( -name '*.
 CXX_FILES := $(shell find engine/native -name '*.cc' -o -name '*.h' -o -name '*.inc')
 SANITIZED := native-test-plain native-test-address native-test-thread
 
-.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder bench-serve bench-serve-peers soak correctness costs memory instructions instructions-update gpu-kernels setup proto clean
+.PHONY: demo test lint types native-test $(SANITIZED) bench bench-encoder bench-gpu bench-serve bench-serve-peers soak correctness costs memory instructions instructions-update gpu-kernels setup proto clean
 
 demo: setup ## Train, inspect, export, serve and call a small ViT, and show what was skipped.
 	$(BIN)/python examples/digits/demo.py
@@ -46,6 +46,9 @@ costs: setup ## Measure again the costs that come with lazyneuron.
 
 bench-encoder: setup .venv-peers/.installed ## A T5-base-shaped encoder against ONNX Runtime, PyTorch, OpenVINO and CTranslate2.
 	$(BIN)/python benchmarks/encoder.py --picture docs/encoder.png
+
+bench-gpu: setup ## MLP blocks and an encoder on this machine's GPU, against dense fp16 and the device's limits; without one it says so.
+	$(BIN)/python benchmarks/gpu/run.py --output build/bench-gpu.json
 
 bench-serve: setup bench-serve-peers ## The server against its engine, and against MLServer, Triton's Python backend and Ray Serve.
 	$(BIN)/python benchmarks/serve/run.py

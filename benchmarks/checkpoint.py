@@ -19,8 +19,8 @@ from tokenizers import Tokenizer
 
 import lazyneuron
 from lazyneuron.engine.session import open_session
+from lazyneuron.engine.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.bench.int8 import quantize
-from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.sources import read_checkpoint
 

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,12 +122,18 @@ def engine(name: str, folder: Path, threads: int) -> Iterator[Engine]:
         process.close()
 
 
-def choose(folder: Path, threads: int, rows: Sequence[str], seconds: float) -> dict[str, str]:
+def choose(
+    folder: Path,
+    threads: int,
+    rows: Sequence[str],
+    seconds: float,
+    variants: Mapping[str, Sequence[str]] = VARIANTS,
+) -> dict[str, str]:
     """Return the fastest engine of each row; a row of which none starts is left out, and said."""
     chosen = {}
     for row in rows:
         best: dict[str, float] = {}
-        for name in VARIANTS[row]:
+        for name in variants[row]:
             try:
                 with engine(name, folder, threads) as process:
                     process.run(TRIAL, 2)

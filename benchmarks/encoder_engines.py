@@ -1,6 +1,6 @@
-"""Serves one engine for `encoder.py`: a process of its own, so that no engine's threads meet another's.
+"""Serves one engine for `encoder.py` and `gpu/run.py`, a process of its own: no engine's threads meet another's.
 
-Run by `encoder.py` as `python encoder_engines.py ENGINE FOLDER THREADS`; ENGINE is a key of `ENGINES`. It answers lines
+Run as `python encoder_engines.py ENGINE FOLDER THREADS`; ENGINE is a key of `ENGINES`. It answers lines
 of JSON: `{"batch", "length", "repeats", "output"}` is answered with `{"seconds": [...]}`, one for each run, and the
 last run's output is written to the .npy file `output`, if there is a name. Imports are inside, since the peers live
 in an environment of their own.
@@ -42,6 +42,40 @@ def _lazyneuron(artifact: str, folder: Path, threads: int, *, spinning: bool = F
     from lazyneuron.engine.session import open_session
 
     return _fed(open_session(folder / artifact / "model.onnx", threads=threads, spinning=spinning))
+
+
+def _cuda(file: str, folder: Path, threads: int, *, tf32: bool = False) -> Run:
+    import onnxruntime
+
+    from lazyneuron.engine.session import operator_library
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    options.register_custom_ops_library(str(operator_library()))
+    provider = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": str(int(tf32))})
+    opened = onnxruntime.InferenceSession(
+        str(folder / file), options, providers=[provider, "CPUExecutionProvider"], enable_fallback=0
+    )
+    if opened.get_providers()[0] != "CUDAExecutionProvider":
+        raise RuntimeError("ONNX Runtime's CUDA provider failed")
+    return _fed(opened)
+
+
+def _pytorch_cuda(folder: Path, threads: int, *, compiled: bool) -> Run:
+    import torch
+    import transformers
+
+    torch.set_num_threads(threads)
+    model = transformers.T5EncoderModel.from_pretrained(folder / "checkpoint", dtype=torch.float16).eval().to("cuda")
+    forward = torch.compile(model, dynamic=False) if compiled else model
+
+    def run(ids: Array) -> Array:
+        with torch.inference_mode():
+            given = torch.from_numpy(ids).to("cuda")
+            return forward(input_ids=given, attention_mask=torch.ones_like(given))[0].float().cpu().numpy()
+
+    return run
 
 
 def _fed(session: object) -> Run:
@@ -132,6 +166,13 @@ ENGINES: dict[str, Callable[[Path, int], Run]] = {
     **{f"lazyneuron-{name}": partial(_lazyneuron, name) for name in ARTIFACTS},
     **{f"lazyneuron-{name}-spinning": partial(_lazyneuron, name, spinning=True) for name in ARTIFACTS},
     "reference-predictor": partial(_onnxruntime, "predictable.onnx"),
+    "cuda-ort-float32": partial(_cuda, "dense.onnx"),
+    "cuda-ort-tf32": partial(_cuda, "dense.onnx", tf32=True),
+    "cuda-ort-float16": partial(_cuda, "float16.onnx"),
+    "cuda-pytorch-float16": partial(_pytorch_cuda, compiled=False),
+    "cuda-pytorch-float16-compiled": partial(_pytorch_cuda, compiled=True),
+    **{f"cuda-lazyneuron-{name}": partial(_cuda, f"{name}/model.onnx") for name in ("exact", "certified")},
+    "cuda-lazyneuron-certified-tf32": partial(_cuda, "certified/model.onnx", tf32=True),
 }
 
 

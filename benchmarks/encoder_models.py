@@ -2,6 +2,7 @@
 
 FOLDER/checkpoint, dense.onnx, int8.onnx, int8-per-channel.onnx, ctranslate2/, exact/, certified/, certified-int8/
 FOLDER/predictable.onnx, predictor-int8/    from a second checkpoint, see `planted_t5.PREDICTABLE_FALL`
+FOLDER/float16.onnx                         for `gpu/run.py`
 """
 
 import subprocess
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from encoder_engines import token_ids
 from linear_predictors import add_predictors
@@ -23,7 +25,7 @@ from lazyneuron.exporters.quiet import quiet
 from lazyneuron.exporters.sessions import save
 from lazyneuron.exporters.sources import read_checkpoint
 
-__all__ = ["Made", "make"]
+__all__ = ["Made", "make", "make_for_gpu"]
 
 _CALIBRATION = (24, 128)  # examples, tokens
 
@@ -76,6 +78,26 @@ def make(folder: Path, *, layers: int, peers: Path, say: Callable[[str], None]) 
     say("the predictors")
     candidates, recall = _predictor(folder, ids)
     return Made(manifests["certified"], candidates, recall)
+
+
+def make_for_gpu(folder: Path, *, layers: int, say: Callable[[str], None]) -> Manifest:
+    """Fill the folder with what is measured on a GPU; return the certified export's manifest."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = token_ids(*_CALIBRATION)
+    np.savez(folder / "calibration.npz", input_ids=ids, attention_mask=np.ones_like(ids))
+    say("planting")
+    with quiet():
+        plant(folder / "checkpoint", layers=layers, fall=FALL)
+    say("the dense graph, and ONNX Runtime's float16 one")
+    save(read_checkpoint(str(folder / "checkpoint")).model, folder / "dense.onnx")
+    with quiet():
+        halved = convert_float_to_float16(onnx.load(folder / "dense.onnx"), keep_io_types=True)
+        onnx.save(halved, folder / "float16.onnx")
+    say("exporting exact and certified")
+    _export(folder, "checkpoint", "exact", mode="exact", quantize="none")
+    return _export(folder, "checkpoint", "certified", mode="certified", quantize="none")
 
 
 def _export(folder: Path, checkpoint: str, name: str, **options: str) -> Manifest:

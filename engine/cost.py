@@ -1,8 +1,8 @@
 """What an MLP block costs on a machine, in each mode: interpolated between measurements.
 
-`lazyneuron bench --operators` measures; the exporter's planner reads. A measured time is divided by the block's
-multiply-adds, and that quotient is interpolated: over rows and over the block's size in logarithms, over density (and
-the share of candidates) linearly. Outside of what was measured the nearest quotient stands.
+`lazyneuron bench --operators` measures, or a GPU's roofline stands in; the exporter's planner reads. A time is divided
+by the block's multiply-adds, and that quotient is interpolated: over rows and over the block's size in logarithms, over
+density (and the share of candidates) linearly. Outside of what was measured the nearest quotient stands.
 
 A mode's time is that of all before the down projection, which depends on the candidates, and that of the down
 projection, which depends on the active neurons and is measured by itself. So a block whose candidates are another
@@ -102,7 +102,7 @@ class Work:
 
 
 class CostModel(BaseModel):
-    """Measured costs of a machine."""
+    """Costs of a machine, measured but for where `measured` says otherwise."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -112,6 +112,8 @@ class CostModel(BaseModel):
     rank: _Size
     """The predictor's, in mode `predictor`."""
     curves: Annotated[tuple[Curve, ...], Field(min_length=1)]
+    measured: bool = True
+    """False: worked out from a device's data sheet (`lazyneuron.engine.gpu.roofline_costs`)."""
 
     def seconds_per_row(
         self, mode: Mode, work: Work, *, weights: Weights = "float32", gated: bool | None = None
@@ -134,6 +136,9 @@ class CostModel(BaseModel):
             raise ConfigurationError(
                 f"the costs hold no measurement of mode {mode} with {weights} weights; "
                 "measure again with `lazyneuron bench --operators`"
+                if self.measured
+                else f"the roofline of {self.machine.cpu} has no mode {mode} with {weights} weights; "
+                "export without it (such as without --quantize int8)"
             )
         sizes = sorted({curve.size for curve in curves})
         per_size = [self._over_rows([c for c in curves if c.size == size], work) for size in sizes]

@@ -1,7 +1,8 @@
-"""Where measured costs are kept, and which are taken.
+"""Where costs are kept, and which are taken.
 
 One file a machine: `$LAZYNEURON_COSTS`, or `lazyneuron/costs.json` in the user's cache folder (`$XDG_CACHE_HOME`, else
-`~/.cache`). Without one the costs that come with lazyneuron are taken, of the nearest instruction set.
+`~/.cache`). Without one the costs that come with lazyneuron are taken, of the nearest instruction set. In the place
+of a file `cuda:NAME` stands for the roofline of a GPU.
 """
 
 import json
@@ -14,7 +15,16 @@ from lazyneuron.engine.documents import read_document, write_text
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import cache_folder, this_machine
 
-__all__ = ["COSTS_VARIABLE", "Costs", "costs_path", "load_costs", "read_costs", "shipped_costs", "write_costs"]
+__all__ = [
+    "COSTS_VARIABLE",
+    "Costs",
+    "costs_path",
+    "is_gpu",
+    "load_costs",
+    "read_costs",
+    "shipped_costs",
+    "write_costs",
+]
 
 COSTS_VARIABLE = "LAZYNEURON_COSTS"
 _SHIPPED = Path(__file__).parent / "costs"
@@ -57,20 +67,25 @@ def load_costs(path: Path | None = None) -> Costs:
     Parameters
     ----------
     path
-        A file that a person names, which is taken wherever it was measured; None: the environment's, else the one in
-        the cache folder if it is of this machine and these versions, else those that come with lazyneuron.
+        A file that a person names, which is taken wherever it was measured, or `cuda:` with a GPU's name for what its
+        data sheet allows; None: the environment's, else the one in the cache folder if it is of this machine and these
+        versions, else those that come with lazyneuron.
 
     Raises
     ------
     ConfigurationError
-        If a named file is missing, or a file is damaged.
+        If a named file is missing, a file is damaged, or there is no such GPU.
     """
     named = path is not None or bool(os.environ.get(COSTS_VARIABLE))
     file = costs_path(path)
+    if is_gpu(file):
+        return _roofline(file)
     here = this_machine()
     if not named and not file.is_file():
         return _shipped(f"{file} is not there")
     costs = read_costs(file)
+    if not costs.measured:
+        return Costs(costs, f"Costs from {file}, {_unmeasured(costs)}.", own=False)
     unlike = costs.machine.differences(here)
     if unlike is None:
         return Costs(costs, f"Costs measured on this machine, {_threads(costs)} ({file}).", own=True)
@@ -82,6 +97,22 @@ def load_costs(path: Path | None = None) -> Costs:
 def shipped_costs(name: str) -> Path:
     """Return the file of the costs that come with lazyneuron for an instruction set."""
     return _SHIPPED / f"{name}.json"
+
+
+def is_gpu(path: Path) -> bool:
+    """Say whether `cuda:` and a GPU's name stand where a file of costs would."""
+    return str(path).startswith("cuda:")
+
+
+def _roofline(path: Path) -> Costs:
+    from lazyneuron.engine.gpu.roofline_costs import roofline_costs
+
+    costs = roofline_costs(str(path))
+    return Costs(costs, f"Costs {_unmeasured(costs)}.", own=False)
+
+
+def _unmeasured(costs: CostModel) -> str:
+    return f"not measured: the least times that the data sheet of {costs.machine.cpu} allows (docs/gpu-roofline.md)"
 
 
 def _shipped(why: str) -> Costs:

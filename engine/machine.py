@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict
 from lazyneuron import __version__
 from lazyneuron.engine.session import operator_library
 
-__all__ = ["Machine", "cache_folder", "instruction_set", "this_machine"]
+__all__ = [
+    "INSTRUCTION_SET_VARIABLE",
+    "Machine",
+    "cache_folder",
+    "instruction_set",
+    "instruction_sets",
+    "processor",
+    "this_machine",
+]
+
+INSTRUCTION_SET_VARIABLE = "LAZYNEURON_ISA"
+"""Forces an instruction set on the sessions that are opened while it is set."""
 
 
 class Machine(BaseModel):
@@ -54,19 +65,24 @@ def this_machine() -> Machine:
         If the operator library was not built.
     """
     return Machine(
-        cpu=_cpu(), instruction_set=instruction_set(), onnxruntime=str(ort.__version__), lazyneuron=__version__
+        cpu=processor(), instruction_set=instruction_set(), onnxruntime=str(ort.__version__), lazyneuron=__version__
     )
 
 
 def instruction_set() -> str:
     """Return the name of the instruction set that the operators run on; `LAZYNEURON_ISA` forces one."""
+    return os.environ.get(INSTRUCTION_SET_VARIABLE) or instruction_sets()[0]
+
+
+def instruction_sets() -> list[str]:
+    """Return the names of those that the operators have and this machine can run, the best first."""
     library = ctypes.CDLL(str(operator_library()))
     library.lazyneuron_instruction_sets.restype = ctypes.c_char_p
     names: bytes = library.lazyneuron_instruction_sets()
-    return os.environ.get("LAZYNEURON_ISA") or names.decode().split(",")[0].strip()
+    return [name.strip() for name in names.decode().split(",")]
 
 
-def _cpu() -> str:
+def processor() -> str:
     """Return the processor's name, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -64,7 +64,8 @@ class ExportSettings:
     plan
         A plan's file, which says what is done to each block; None: the mode says it.
     costs
-        The file of costs that `auto` goes by; None: what `lazyneuron.engine.cost_files.load_costs` finds.
+        The file of costs that `auto` goes by, or `cuda:` with a GPU's name; None: what
+        `lazyneuron.engine.cost_files.load_costs` finds.
     rows
         Rows (tokens) of a call, for which `auto` chooses; None: those of a calibration example on average.
     batch_size

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from lazyneuron.exporters.bench.timing import clock_for, ratio, time_in_turns
+from lazyneuron.engine.timing import clock_for, ratio, time_in_turns
 
 __all__ = ["subtraction_share"]
 

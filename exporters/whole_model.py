@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lazyneuron.engine.artifact import Axes
 from lazyneuron.engine.session import open_session
+from lazyneuron.engine.timing import Timing, clock_for, time_in_turns
 from lazyneuron.exporters.batches import Feed, batches
-from lazyneuron.exporters.bench.timing import Timing, clock_for, time_in_turns
 from lazyneuron.exporters.masks import real_rows
 from lazyneuron.exporters.measure import Measured
 from lazyneuron.exporters.plan_file import Plan, WholeModel

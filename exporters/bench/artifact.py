@@ -19,11 +19,11 @@ from lazyneuron.engine.machine import Machine, this_machine
 from lazyneuron.engine.model import Model
 from lazyneuron.engine.session import open_session, usable_cores
 from lazyneuron.engine.text import TextEncoder
+from lazyneuron.engine.timing import Timing, clock_for, ratio, time_in_turns
 from lazyneuron.exporters.batches import Feed
 from lazyneuron.exporters.bench.inputs import Inputs, default_shapes, shape_feeds
 from lazyneuron.exporters.bench.int8 import quantize
 from lazyneuron.exporters.bench.prediction import predicted_saving
-from lazyneuron.exporters.bench.timing import Timing, clock_for, ratio, time_in_turns
 from lazyneuron.exporters.bench.undo import dense_model, left_out
 from lazyneuron.exporters.progress import Progress, Silent
 from lazyneuron.exporters.sessions import save

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from lazyneuron.engine.cost import CostModel, Curve, Mode, Weights
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.machine import this_machine
+from lazyneuron.engine.planted import PREDICTED_FALL, SCREENED_FALL, PlantedBlock, plant
 from lazyneuron.engine.session import open_session, usable_cores
+from lazyneuron.engine.timing import Timing, clock_for, time_in_turns
 from lazyneuron.exporters.bench import graphs
-from lazyneuron.exporters.bench.planted import PREDICTED_FALL, SCREENED_FALL, PlantedBlock, plant
-from lazyneuron.exporters.bench.timing import Timing, clock_for, time_in_turns
 from lazyneuron.exporters.progress import Progress, Silent
 
 __all__ = ["GRIDS", "Grid", "bench_operators"]

@@ -9,7 +9,7 @@ from lazyneuron.engine.machine import this_machine
 from lazyneuron.engine.model import Model
 from lazyneuron.engine.session import open_session, usable_cores
 from lazyneuron.engine.text import TextEncoder
-from lazyneuron.exporters.bench.timing import clock_for
+from lazyneuron.engine.timing import clock_for
 from lazyneuron.exporters.bench.undo import dense_model, left_out
 from lazyneuron.exporters.evaluation.corruptions import Corruption, corruptions_for
 from lazyneuron.exporters.evaluation.labelled import LabelledSet, read_labelled

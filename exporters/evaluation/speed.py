@@ -6,8 +6,8 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from lazyneuron.engine.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.batches import Feed, batch_size, batches
-from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
 from lazyneuron.exporters.evaluation.running import Graphs
 from lazyneuron.exporters.examples import Example
 

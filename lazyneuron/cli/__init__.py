@@ -22,6 +22,7 @@ _SUMMARIES = {
     "sign": "Sign a model, so that servers which trust the key take it.",
     "token": "Make a token that a server knows its caller by.",
     "bench": "Measure speed on this machine: of an artifact, or of the operators.",
+    "selfcheck": "Check the operators' kernels on this machine's CPU or GPU.",
 }
 
 _DEBUG_HELP = "Show a traceback when something fails."

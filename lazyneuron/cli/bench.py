@@ -81,11 +81,13 @@ def command(
 
 def _operators(grid: str, threads: int | None, output: Path | None, *, as_json: bool) -> None:
     from lazyneuron.cli.bench_tables import costs_document, show_costs
-    from lazyneuron.engine.cost_files import costs_path, write_costs
+    from lazyneuron.engine.cost_files import COSTS_VARIABLE, costs_path, is_gpu, write_costs
     from lazyneuron.exporters import bench_operators
     from lazyneuron.exporters.progress import progress_on
 
     path = costs_path(output)
+    if output is None and is_gpu(path):
+        raise click.UsageError(f"{COSTS_VARIABLE}={path} names a GPU's roofline, not a file; give --output FILE")
     with progress_on(sys.stderr) as progress:
         costs = bench_operators(grid, threads=threads, progress=progress)
     write_costs(costs, path)

@@ -9,8 +9,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from lazyneuron.engine.cost import CostModel, Curve
+    from lazyneuron.engine.timing import Timing
     from lazyneuron.exporters.bench.artifact import ArtifactBench, BenchCase
-    from lazyneuron.exporters.bench.timing import Timing
 
 __all__ = ["costs_document", "show_artifact", "show_costs"]
 

@@ -111,7 +111,9 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option(
     "--costs",
     type=click.Path(path_type=Path),
-    help="The costs that auto goes by; by default this machine's, as `lazyneuron bench --operators` left them.",
+    metavar="FILE|cuda:GPU",
+    help="The costs that auto goes by; by default this machine's, as `lazyneuron bench --operators` left them. "
+    "cuda:a100, cuda:h100, cuda:h200: what the GPU's data sheet allows, not measured.",
 )
 @click.option(
     "--rows",

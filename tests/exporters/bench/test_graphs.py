@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from lazyneuron.engine.planted import PREDICTED_FALL, plant
 from lazyneuron.engine.session import open_session
 from lazyneuron.exporters.bench import graphs
-from lazyneuron.exporters.bench.planted import PREDICTED_FALL, plant
 
 D, F, ROWS = 64, 256, 128
 WEIGHTS = {"float32": 1e-5, "float16": 2e-3, "int8": 4e-2}

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.engine.planted import plant
 from lazyneuron.exporters.bench import graphs, operators
 from lazyneuron.exporters.bench.operators import Grid, bench_operators
-from lazyneuron.exporters.bench.planted import plant
 
 SMALL = Grid(
     shapes=((32, 64), (64, 128)),

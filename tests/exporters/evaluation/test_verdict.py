@@ -1,6 +1,6 @@
 import pytest
 
-from lazyneuron.exporters.bench.timing import Timing
+from lazyneuron.engine.timing import Timing
 from lazyneuron.exporters.evaluation.speed import SpeedCase
 from lazyneuron.exporters.evaluation.statistics import METRICS, Measured
 from lazyneuron.exporters.evaluation.verdict import judge

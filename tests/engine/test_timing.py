@@ -1,6 +1,6 @@
 from itertools import count
 
-from lazyneuron.exporters.bench.timing import Timing, ratio, time_in_turns
+from lazyneuron.engine.timing import Timing, ratio, time_in_turns
 
 
 def test_all_are_run_in_turns():
