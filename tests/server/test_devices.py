@@ -8,6 +8,7 @@ import time
 import types
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,21 @@ def test_a_runtime_that_lies_over_the_one_with_cuda_is_told(monkeypatch: pytest.
     assert "docs/serving.md, Devices" in found.look().runtime_lacks
     monkeypatch.setattr(found.metadata, "version", lambda name: {"onnxruntime-gpu": "1.31.1"}[name])
     assert "onnxruntime-gpu 1.31.1 is installed, but onnxruntime lies over it" in found.look().runtime_lacks
+
+
+def test_the_provider_is_tried_on_a_small_graph() -> None:
+    session = ort.InferenceSession(found._IDENTITY, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.array([3], np.float32)})[0] == [3]
+
+
+@no_gpu
+def test_what_the_provider_lacks_is_told_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        words = found._provider_lacks(0)
+    assert f"ONNX Runtime {ort.__version__}" in words
+    assert "\n" not in words
+    assert capfd.readouterr().out == ""
 
 
 @no_gpu
