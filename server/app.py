@@ -132,10 +132,10 @@ class App:
             self._background.append(asyncio.create_task(self._live.run()))
         try:
             devices = await asyncio.to_thread(chosen_devices, config)
-            if devices.choice.why:
-                _log.log(logging.WARNING if devices.choice.alarming else logging.INFO, "%s", devices.choice.why)
             serving = Serving(self._path, config, self._metrics, devices)
             await serving.start()
+            if devices.choice.why:  # here, so that a start that fails says nothing else
+                _log.log(logging.WARNING if devices.choice.alarming else logging.INFO, "%s", devices.choice.why)
             self._serving = serving
             await self._start_grpc(serving)
         except BaseException:

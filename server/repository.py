@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from lazyneuron.engine.artifact import MANIFEST_FILE
-from lazyneuron.engine.errors import ArtifactError, ModelLoadError, ModelNotFoundError, ModelUnavailableError
+from lazyneuron.engine.errors import (
+    ArtifactError,
+    LazyneuronError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ModelUnavailableError,
+)
 from lazyneuron.engine.model import Model
 from lazyneuron.engine.signature import read_trusted
 from lazyneuron.server.config import ServerConfig
@@ -502,7 +508,11 @@ class Repository:
         """Return the bytes of each GPU by kind: used and in all as the driver says, and what the models took."""
         found: dict[tuple[str, str], float] = {}
         for device in self._devices.choice.devices:
-            free, total = self._devices.memory(device.index)
+            try:
+                free, total = self._devices.memory(device.index)
+            except LazyneuronError as error:
+                _log.error("%s: its memory is not known: %s", device, error)
+                continue
             slots = (slot for state in list(self._states.values()) for slot in list(state.slots.values()))
             of_models = sum(slot.device_memory.get(str(device), 0) for slot in slots)
             kinds = {"used": total - free, "total": total, "model": of_models}

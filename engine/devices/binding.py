@@ -159,6 +159,7 @@ class GraphSession(BoundSession):
         self._device = device
         self._captured: dict[tuple[object, ...], _Captured] = {}
         self._seen: set[tuple[object, ...]] = set()
+        self._graphs = 0  # captured ever: no number comes twice
         self._plain = _options(_NO_GRAPH)
 
     @property
@@ -178,8 +179,12 @@ class GraphSession(BoundSession):
                 return self._run(fetches, feed, self._plain)
             for name, array in feed.items():
                 graph.inputs[name].update_inplace(self._staged(name, array))
-            self._session.run_with_iobinding(graph.binding, graph.options)
-            return [np.array(output.numpy()) for output in graph.outputs]
+            try:
+                self._session.run_with_iobinding(graph.binding, graph.options)
+            except Exception:
+                del self._captured[key]  # and with it the buffers, which the device may have no memory for
+                raise
+            return [_owned(output.numpy()) for output in graph.outputs]
 
     def _capture(
         self, fetches: Sequence[str], feed: Mapping[str, Array], key: tuple[object, ...]
@@ -197,7 +202,8 @@ class GraphSession(BoundSession):
             binding.bind_ortvalue_input(name, value)
         for name, value in zip(fetches, outputs, strict=True):
             binding.bind_ortvalue_output(name, value)
-        graph = _Captured(inputs, outputs, binding, _options(str(len(self._captured) + 1)))
+        self._graphs += 1
+        graph = _Captured(inputs, outputs, binding, _options(str(self._graphs)))
         self._captured[key] = graph
         return graph
 
@@ -205,6 +211,11 @@ class GraphSession(BoundSession):
         if len(self._seen) >= _MOST_SEEN:  # shapes that are not of a small set: none of them is worth a graph
             self._seen.clear()
         self._seen.add(key)
+
+
+def _owned(array: Array) -> Array:
+    """Return an array that no later run writes over: of a GPU's values it is a copy already."""
+    return array if array.flags.owndata else array.copy()
 
 
 def _options(graph: str) -> ort.RunOptions:

@@ -16,6 +16,12 @@ __all__ = ["CUDA_PROVIDER", "choose_devices", "look"]
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 
+_IDENTITY = (
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f'
+    b"\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
+"""An ONNX model: y = x, float32 [1]."""
+
 
 def choose_devices(asked: str) -> Choice:
     """Return the devices for `--device asked` on this machine, each GPU's kernels checked.
@@ -42,7 +48,7 @@ def look() -> Found:
         return Found("", str(error))
     if not gpus:
         return Found("", driver.why_none() or "")
-    return Found(_provider_lacks(), "", gpus)
+    return Found(_provider_lacks(gpus[0].index), "", gpus)
 
 
 def _wheel_to_install() -> str:
@@ -57,26 +63,40 @@ def _wheel_to_install() -> str:
     )
 
 
-def _provider_lacks() -> str:
-    """Say which library keeps ONNX Runtime's CUDA provider from loading; empty where none does.
+def _provider_lacks(index: int) -> str:
+    """Say what keeps ONNX Runtime's CUDA provider from a device; empty where nothing does.
 
-    ONNX Runtime itself would go on without the provider, and tells its log alone.
+    ONNX Runtime itself would go on without the provider, and tells its log alone, so that it is tried on a small graph.
     """
     preload = getattr(ort, "preload_dlls", None)  # from 1.21 on: finds the libraries that NVIDIA's wheels bring
     if preload is not None:
         with redirect_stdout(io.StringIO()):  # where our ready line goes
             preload()
-    folder = Path(ort.__file__).parent / "capi"
+    ort.set_default_logger_severity(4)
     try:
-        for name in ("libonnxruntime_providers_shared.so", "libonnxruntime_providers_cuda.so"):
-            if (folder / name).is_file():
-                ctypes.CDLL(str(folder / name))
+        providers = [(CUDA_PROVIDER, {"device_id": str(index)}), "CPUExecutionProvider"]
+        session = ort.InferenceSession(_IDENTITY, providers=providers, enable_fallback=0)
+    except Exception as error:  # noqa: BLE001  a driver that is too old, a device that is kept for another process, …
+        return f"ONNX Runtime {ort.__version__}'s CUDA provider fails: {' '.join(str(error).split())}"
+    finally:
+        ort.set_default_logger_severity(3)
+    return "" if session.get_providers()[0] == CUDA_PROVIDER else _library_lacks()
+
+
+def _library_lacks() -> str:
+    """Say which library the CUDA provider cannot be loaded for, once ONNX Runtime has failed to: never before.
+
+    The provider's own start wants what ONNX Runtime sets up for it; what lacks a library does not come as far.
+    """
+    version = ort.__version__
+    try:
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / "libonnxruntime_providers_cuda.so"))
     except OSError as error:
         return (
-            f"ONNX Runtime {ort.__version__}'s CUDA provider cannot be loaded: {error}; its libraries come with "
-            f"pip install 'onnxruntime-gpu[cuda,cudnn]=={ort.__version__}', or with CUDA and cuDNN"
+            f"ONNX Runtime {version}'s CUDA provider cannot be loaded: {error}; its libraries come with "
+            f"pip install 'onnxruntime-gpu[cuda,cudnn]=={version}', or with CUDA and cuDNN"
         )
-    return ""
+    return f"ONNX Runtime {version} cannot start its CUDA provider there"
 
 
 def _check(index: int) -> Sequence[object]:

@@ -37,7 +37,7 @@ class Driver:
 
     def __init__(self, library: Any) -> None:  # noqa: ANN401  ctypes gives functions no types
         self._library = library
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # memory may be freed, by a collection, in the midst of another call
         self._contexts: dict[int, ctypes.c_void_p] = {}
         self._call("cuInit", 0)
 

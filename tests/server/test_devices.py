@@ -1,10 +1,14 @@
 """`--device`: what a machine without a GPU says to it; and a server on GPUs made of the CPU's sessions and numbers."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
 import types
+import urllib.error
+import urllib.request
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +23,10 @@ from lazyneuron.engine.devices import cuda, found, host_memory
 from lazyneuron.engine.devices.binding import GraphSession, Tensors
 from lazyneuron.engine.devices.choice import CPU, Choice, Device
 from lazyneuron.engine.devices.cuda import GpuSettings, provider_options
-from lazyneuron.engine.errors import ArtifactError, ConfigurationError
+from lazyneuron.engine.errors import ArtifactError, ConfigurationError, DeviceMemoryError
 from lazyneuron.engine.model import Model
 from lazyneuron.engine.session import open_session
+from lazyneuron.server.app import App
 from lazyneuron.server.calls import Call, _current
 from lazyneuron.server.config import BatchingConfig, RepositoryConfig, ServerConfig, load_settings
 from lazyneuron.server.config_print import to_toml
@@ -116,6 +121,21 @@ def test_a_runtime_that_lies_over_the_one_with_cuda_is_told(monkeypatch: pytest.
     assert "docs/serving.md, Devices" in found.look().runtime_lacks
     monkeypatch.setattr(found.metadata, "version", lambda name: {"onnxruntime-gpu": "1.31.1"}[name])
     assert "onnxruntime-gpu 1.31.1 is installed, but onnxruntime lies over it" in found.look().runtime_lacks
+
+
+def test_the_provider_is_tried_on_a_small_graph() -> None:
+    session = ort.InferenceSession(found._IDENTITY, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.array([3], np.float32)})[0] == [3]
+
+
+@no_gpu
+def test_what_the_provider_lacks_is_told_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        words = found._provider_lacks(0)
+    assert f"ONNX Runtime {ort.__version__}" in words
+    assert "\n" not in words
+    assert capfd.readouterr().out == ""
 
 
 @no_gpu
@@ -277,5 +297,43 @@ def test_a_server_on_two_gpus(repository: Path, gpus: Callable[[int], Gpus], gra
         finally:
             await server.stop()
             server.close()
+
+    asyncio.run(main())
+
+
+def test_what_no_gpu_holds_is_refused_in_words_over_both_protocols(
+    repository: Path, gpus: Callable[[int], Gpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """About 220 tokens fit; an example of 500 runs alone, and once more."""
+    monkeypatch.setattr("lazyneuron.server.app.chosen_devices", lambda _: on_gpus(gpus(4 * MIB)))
+    config = ServerConfig(grpc_port=0, http_port=0, threads=1, repository=RepositoryConfig(watch="off"))
+
+    def ask(app: App) -> None:
+        with Client(app.grpc_address) as client:
+            assert client.predict("text", {"input_ids": np.full((2, 50), 2)}).outputs["logits"].shape == (2, 3)
+            with pytest.raises(
+                DeviceMemoryError, match=r"text: a batch of 500 tokens does not fit .* send shorter inputs"
+            ):
+                client.predict("text", {"input_ids": np.full((1, 500), 2)})
+        body = {"inputs": [{"name": "input_ids", "shape": [1, 500], "datatype": "INT64", "data": [2] * 500}]}
+        url = f"{app.http_url}v2/models/text/infer"
+        request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(request, timeout=20):
+            pass
+        assert refused.value.code == 429
+        assert "does not fit into the memory of cuda:0, cuda:1" in json.loads(refused.value.read())["error"]
+        with urllib.request.urlopen(f"{app.http_url}metrics", timeout=20) as answer:
+            text = answer.read().decode()
+        assert 'requests_refused_total{model="text",reason="device_memory",version="1"} 2.0' in text
+        assert 'lazyneuron_out_of_memory_batches_total{model="text",version="1"} 2.0' in text
+        assert 'lazyneuron_gpu_memory_bytes{device="cuda:1",kind="total"}' in text
+
+    async def main() -> None:
+        app = App(repository, config)
+        await app.start()
+        try:
+            await asyncio.to_thread(ask, app)
+        finally:
+            await app.stop(10)
 
     asyncio.run(main())

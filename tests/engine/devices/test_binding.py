@@ -101,6 +101,20 @@ def test_buffers_stay_and_grow(folders: dict[str, Path]) -> None:
     assert after <= 3 * (len(fetches) + 3)
 
 
+def test_a_capture_that_fails_leaves_nothing_behind(folders: dict[str, Path]) -> None:
+    folder = folders["text"]
+    graphs = GraphSession(open_session(folder / MODEL_FILE, threads=1), Tensors.of(read_manifest(folder)))
+    fetches, feed = fetches_of(folder), feeds("text")[1]
+    expected = graphs.run(fetches, feed)
+    bad = {**feed, "input_ids": np.full_like(feed["input_ids"], 10**6)}
+    with pytest.raises(Exception, match="out of data bounds"):
+        graphs.run(fetches, bad)
+    assert graphs.captured == 0
+    for one, other in zip(expected, graphs.run(fetches, feed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert graphs.captured == 1
+
+
 def test_several_threads_share_it(folders: dict[str, Path]) -> None:
     folder = folders["sequence"]
     bound = GraphSession(open_session(folder / MODEL_FILE, threads=1), Tensors.of(read_manifest(folder)))
