@@ -30,12 +30,12 @@ def cases():
 @pytest.fixture
 def gpu(monkeypatch):
     """A device that computes as the CPU does, unless a test spoils what it gives."""
-    spoil = SimpleNamespace(outputs=lambda got: got)
+    spoil = SimpleNamespace(outputs=lambda got: got, spared="")
     run = selfcheck._run
 
-    def pretended(case, place, instruction_set=None):
-        got = run(case, CPU, instruction_set)
-        return spoil.outputs(got) if place == GPU else got
+    def pretended(case, place, instruction_set=None, down=None):
+        got = run(case, CPU, instruction_set=instruction_set)
+        return spoil.outputs(got) if place == GPU and down != spoil.spared else got
 
     monkeypatch.setattr(selfcheck, "_run", pretended)
     return spoil
@@ -127,6 +127,33 @@ def test_a_gpu_that_does_not_is_found_in_each_case(gpu):
     found = short(0)
     assert len(found) == 4 * len(WEIGHTS)
     assert all(f"tolerance {TOLERANCE:.0e}" in str(one) and "cuda:0" in str(one) for one in found)
+
+
+def test_both_ways_to_project_down_are_checked(gpu, monkeypatch, cases):
+    monkeypatch.setattr(selfcheck, "small_cases", lambda: iter([cases["gate", "bfloat16"]]))
+    gpu.outputs, gpu.spared = lambda got: got | {"y": got["y"] * np.float32(1.001)}, "rows"
+    rows, tiles = selfcheck.full(GPU, small=True)
+    assert (rows.where, rows.disagreements) == ("cuda:0, by rows", ())
+    assert "on cuda:0, by tiles: y is off by " in str(tiles.disagreements[0])
+
+
+def test_a_gpus_session_has_no_way_round_it(monkeypatch, cases):
+    asked = {}
+
+    def opened(model, options, *, providers, enable_fallback):
+        asked.update(providers=providers, fallback=options.get_session_config_entry("session.disable_cpu_ep_fallback"))
+        asked.update(down=os.environ.get("LAZYNEURON_GPU_DOWN"))
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    with pytest.raises(ArtifactError, match="CUDA provider failed on cuda:0"):
+        open_on(GPU, cases["gate", "int8"].graph(), down="tiles")
+    assert asked == {
+        "providers": [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})],
+        "fallback": "1",
+        "down": "tiles",
+    }
+    assert "LAZYNEURON_GPU_DOWN" not in os.environ
 
 
 def test_a_gpus_screen_may_round_otherwise_but_not_much(gpu, cases):
