@@ -1,1 +1,1 @@
-"""The GPU path: its kernels, what they can gain by a device's limits, and how they are checked where they run."""
+"""The GPU path: kernels, their table, and the devices they run on."""
