@@ -206,6 +206,7 @@ def test_the_instruction_set_that_is_asked_for_runs(monkeypatch, cases):
 
 
 @no_cuda
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_without_cuda_no_session_is_opened_on_a_gpu(cases):
     with pytest.raises(ArtifactError, match="on cuda:0"):
         open_on(GPU, cases["down", "float32"].graph())
