@@ -35,7 +35,7 @@ from lazyneuron.engine.gpu.selfcheck import short
 
 Stage = Callable[[], dict[str, Any]]
 LAST_START = 0.6
-"""The share of the time after which no stage begins: the encoder, which is the last and longest, takes some 3 minutes."""
+"""The share of the time after which no stage begins: the last, the encoder, takes some 3 minutes."""
 
 
 def stages(place: Place, gpu: Gpu | None, layers: int, seconds: float) -> dict[str, Stage]:
