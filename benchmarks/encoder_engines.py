@@ -53,6 +53,8 @@ def _cuda(file: str, folder: Path, threads: int, *, tf32: bool = False) -> Run:
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.register_custom_ops_library(str(operator_library()))
+    if hasattr(onnxruntime, "preload_dlls"):
+        onnxruntime.preload_dlls()
     provider = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": str(int(tf32))})
     opened = onnxruntime.InferenceSession(
         str(folder / file), options, providers=[provider, "CPUExecutionProvider"], enable_fallback=0

@@ -27,7 +27,9 @@ _SMALL = Setting(
 )
 SETTINGS = (
     _SMALL,
-    dataclasses.replace(_SMALL, d_model=4096, d_ff=16384, rows=(1, 8, 32, 128, 512), weights=("float16",)),
+    dataclasses.replace(
+        _SMALL, d_model=4096, d_ff=16384, rows=(1, 8, 32, 128, 512), densities=(0.03, 0.1), weights=("float16",)
+    ),
 )
 _WARM, _RUNS, _ROUNDS = 10, 50, 7
 

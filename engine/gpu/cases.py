@@ -268,21 +268,21 @@ def _clear(
     candidate = np.ones(value.shape, bool)
     if mode == "predictor":
         candidate = arrays["scores"] > np.float32(attributes["score_threshold"])
-    near: NDArray[np.bool_] = np.zeros(len(value), bool)
+    near: list[Any] = [np.zeros(len(value), bool)]
     if activation in _BY_VALUE and mode != "gate" and "gate" not in arrays:
-        near = ((np.abs(linear) < _MARGIN) & candidate).any(axis=1)
+        near.append(((np.abs(linear) < _MARGIN) & candidate).any(axis=1))
     if mode == "gate":
         score = np.abs(activate(arrays["scores"].astype(np.float32), activation))
         threshold = float(attributes["score_threshold"])
-        near = (np.abs(score - threshold) < _MARGIN).any(axis=1)
+        near.append((np.abs(score - threshold) < _MARGIN).any(axis=1))
         candidate = score > threshold
     size = np.sort(np.where(candidate, np.abs(value), 0), axis=1)[:, ::-1]
     for budget in budgets:
         kept = int(np.ceil(np.float32(budget) * np.float32(top_k or size.shape[1])))
         if kept < size.shape[1]:
-            near = near | (size[:, kept - 1] - size[:, kept] < _MARGIN) & (size[:, kept] > 0)
-    chosen = np.flatnonzero(~near)[:rows]
-    assert len(chosen) == rows, f"{mode}: {len(chosen)} clear rows of {len(near)}, wanted {rows}"
+            near.append((size[:, kept - 1] - size[:, kept] < _MARGIN) & (size[:, kept] > 0))
+    chosen = np.flatnonzero(~np.any(near, axis=0))[:rows]
+    assert len(chosen) == rows, f"{mode}: {len(chosen)} clear rows of {len(value)}, wanted {rows}"
     return chosen
 
 

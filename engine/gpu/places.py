@@ -1,10 +1,12 @@
 """Where the self-check and the benchmarks run a graph: the CPU, or a GPU with no way round it."""
 
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,11 @@ from lazyneuron.engine.errors import ArtifactError, ConfigurationError
 from lazyneuron.engine.machine import INSTRUCTION_SET_VARIABLE, processor
 from lazyneuron.engine.session import operator_library
 
-__all__ = ["CPU", "Bound", "Opened", "Place", "lacking", "open_on"]
+__all__ = ["CPU", "DOWN_WAYS", "Bound", "Opened", "Place", "lacking", "open_on"]
 
+DOWN_WAYS = ("rows", "tiles")
+"""How a GPU's kernels project down: each row by its own list, or tiles of rows by the union of theirs."""
+_DOWN_VARIABLE = "LAZYNEURON_GPU_DOWN"
 _PROVIDER = "CUDAExecutionProvider"
 _Feed = Mapping[str, NDArray[np.generic]]
 
@@ -143,7 +148,13 @@ class Opened:
 
 
 def open_on(
-    place: Place, model: bytes, *, instruction_set: str | None = None, threads: int = 1, tf32: bool = False
+    place: Place,
+    model: bytes,
+    *,
+    instruction_set: str | None = None,
+    down: str | None = None,
+    threads: int = 1,
+    tf32: bool = False,
 ) -> Opened:
     """Open a model on a device.
 
@@ -153,6 +164,8 @@ def open_on(
         An ONNX model.
     instruction_set
         The one that the operators' CPU kernels are to use; None: the best.
+    down
+        How a GPU's kernels project down, of `DOWN_WAYS`; None: as the process does.
     threads
         Intra-op threads.
     tf32
@@ -170,10 +183,12 @@ def open_on(
     options.register_custom_ops_library(str(operator_library()))
     providers: list[Any] = ["CPUExecutionProvider"]
     if place != CPU:
+        # The CPU's provider is always there; named beside this entry it would be refused.
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        providers.insert(0, (_PROVIDER, {"device_id": str(place.index), "use_tf32": str(int(tf32))}))
+        providers = [(_PROVIDER, {"device_id": str(place.index), "use_tf32": str(int(tf32))})]
+        _find_libraries()
     try:
-        with _forced(instruction_set):
+        with _forced(INSTRUCTION_SET_VARIABLE, instruction_set), _forced(_DOWN_VARIABLE, down):
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
         raise ArtifactError(f"ONNX Runtime refuses it on {place}: {_one_line(error)}") from error
@@ -183,20 +198,28 @@ def open_on(
 
 
 @contextmanager
-def _forced(instruction_set: str | None) -> Iterator[None]:
-    """Have the sessions that are opened meanwhile use an instruction set."""
-    if instruction_set is None:
+def _forced(variable: str, value: str | None) -> Iterator[None]:
+    """Set a variable of the environment for the sessions that are opened meanwhile; None: leave it."""
+    if value is None:
         yield
         return
-    before = os.environ.get(INSTRUCTION_SET_VARIABLE)
-    os.environ[INSTRUCTION_SET_VARIABLE] = instruction_set
+    before = os.environ.get(variable)
+    os.environ[variable] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[INSTRUCTION_SET_VARIABLE]
+            del os.environ[variable]
         else:
-            os.environ[INSTRUCTION_SET_VARIABLE] = before
+            os.environ[variable] = before
+
+
+@cache
+def _find_libraries() -> None:
+    """Have ONNX Runtime find the CUDA libraries that NVIDIA's wheels bring."""
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        with redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 def _one_line(error: Exception) -> str:

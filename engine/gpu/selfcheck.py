@@ -4,8 +4,9 @@ On a GPU each case runs in a session of ONNX Runtime's CUDA provider and in one 
 the CPU the kernels of every instruction set that the machine has are compared with the operators in NumPy.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.errors import ArtifactError
 from lazyneuron.engine.gpu.cases import Case, Outputs, model_sized_cases, short_cases, small_cases
-from lazyneuron.engine.gpu.places import CPU, Place, open_on
+from lazyneuron.engine.gpu.places import CPU, DOWN_WAYS, Place, open_on
 from lazyneuron.engine.machine import instruction_sets
 
 __all__ = ["TOLERANCE", "Check", "Disagreement", "check", "compare", "full", "short"]
@@ -87,7 +88,7 @@ def full(place: Place, *, small: bool = False, told: Callable[[Check], None] | N
     """Check every case, on small data and (unless `small`) on model-sized, and tell of each when it is done."""
     checks = []
     for case in small_cases() if small else _all_cases():
-        for done in check(case, place):
+        for done in check(case, place, DOWN_WAYS):
             checks.append(done)
             if told is not None:
                 told(done)
@@ -99,14 +100,24 @@ def _all_cases() -> Iterator[Case]:
     yield from model_sized_cases()
 
 
-def check(case: Case, place: Place) -> Iterable[Check]:
-    """Run a case on a device and compare; on the CPU with each instruction set."""
+def check(case: Case, place: Place, ways: Sequence[str | None] = (None,)) -> Iterable[Check]:
+    """Run a case on a device and compare; on the CPU with each instruction set.
+
+    Parameters
+    ----------
+    ways
+        How a GPU is to project down, of `DOWN_WAYS`; None: as the process does.
+    """
     if place != CPU:
-        yield _checked(case, str(place), lambda: _run(case, place), lambda: _on_cpu(case))
+        expected = _on_cpu(case)
+        for way in ways:
+            where = str(place) if way is None else f"{place}, by {way}"
+            yield _checked(case, where, partial(_run, case, place, down=way), expected)
     elif case.weights != "bfloat16":  # which the CPU's kernels do not take
         expected = case.reference()
         for name in instruction_sets():
-            yield _checked(case, name, lambda name=name: _run(case, CPU, name), lambda: expected)  # type: ignore[misc]
+            run = partial(_run, case, CPU, instruction_set=name)
+            yield _checked(case, name, run, expected)
 
 
 def compare(case: Case, where: str, got: dict[str, NDArray[Any]], expected: Outputs) -> Check:
@@ -119,7 +130,7 @@ def compare(case: Case, where: str, got: dict[str, NDArray[Any]], expected: Outp
     if y.shape != right.shape:
         found.append(f"y has the shape {y.shape}, expected {right.shape}")
     else:
-        unlike = np.isfinite(y) != finite
+        unlike = (np.isfinite(y) != finite) | (np.isnan(y) != np.isnan(right))
         error = float(np.abs(np.where(finite & ~unlike, y - right, 0.0)).max(initial=0.0)) / largest
         if unlike.any():
             found.append(f"y is {_first(y, unlike)}, expected {_first(right, unlike)} ({int(unlike.sum())} entries)")
@@ -136,9 +147,8 @@ def compare(case: Case, where: str, got: dict[str, NDArray[Any]], expected: Outp
     return Check(case, where, error, tuple(Disagreement(case.name, case.data, where, words) for words in found))
 
 
-def _checked(case: Case, where: str, run: Callable[[], dict[str, NDArray[Any]]], right: Callable[[], Outputs]) -> Check:
+def _checked(case: Case, where: str, run: Callable[[], dict[str, NDArray[Any]]], expected: Outputs) -> Check:
     """Compare; a case that a device refuses, or fails on, disagrees in the device's words."""
-    expected = right()
     try:
         got = run()
     except ArtifactError as error:
@@ -146,8 +156,10 @@ def _checked(case: Case, where: str, run: Callable[[], dict[str, NDArray[Any]]],
     return compare(case, where, got, expected)
 
 
-def _run(case: Case, place: Place, instruction_set: str | None = None) -> dict[str, NDArray[Any]]:
-    session = open_on(place, case.graph(bfloat16=place != CPU), instruction_set=instruction_set)
+def _run(
+    case: Case, place: Place, *, instruction_set: str | None = None, down: str | None = None
+) -> dict[str, NDArray[Any]]:
+    session = open_on(place, case.graph(bfloat16=place != CPU), instruction_set=instruction_set, down=down)
     return session.run(case.outputs, case.feeds)
 
 

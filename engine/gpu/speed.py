@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +19,8 @@ from lazyneuron.engine.timing import clock_for, time_in_turns
 __all__ = ["Setting", "Speed", "measure", "setting_for", "time_bound"]
 
 _Name = TypeVar("_Name", bound=Hashable)
+_LEAST_ROWS = 128
+"""Rows that a predictor's threshold is taken over at least."""
 _LONG_ENOUGH = 2e-3
 """Seconds of one turn, in which a run is repeated: the clock and the wait for the device are then small."""
 
@@ -111,10 +113,18 @@ def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
     setting = setting or setting_for(place)
     rng = np.random.default_rng(0)
     sizes = (setting.d_model, setting.d_ff, setting.densities)
-    planted = plant(rng, *sizes, rows=max(setting.rows))
-    predicted = plant(rng, *sizes, rows=max(setting.rows), fall=PREDICTED_FALL)
+    rows = max(_LEAST_ROWS, *setting.rows)
+    planted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows)]
+    predicted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows, fall=PREDICTED_FALL)]
     for density, block, other in zip(setting.densities, planted, predicted, strict=True):
         yield from _at_density(place, setting, density, {m: other if m == "predictor" else block for m in _MODES})
+
+
+def _typical_first(block: PlantedBlock) -> PlantedBlock:
+    """Order the rows so that the first few have the planted density, too: one by itself may be far from it."""
+    active = (block.pre + block.up_bias > 0).sum(axis=1)
+    order = np.argsort(np.abs(active - active.mean()), kind="stable")
+    return replace(block, rows=block.rows[order], pre=block.pre[order])
 
 
 def _at_density(place: Place, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:

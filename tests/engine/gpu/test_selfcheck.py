@@ -30,12 +30,12 @@ def cases():
 @pytest.fixture
 def gpu(monkeypatch):
     """A device that computes as the CPU does, unless a test spoils what it gives."""
-    spoil = SimpleNamespace(outputs=lambda got: got)
+    spoil = SimpleNamespace(outputs=lambda got: got, spared="")
     run = selfcheck._run
 
-    def pretended(case, place, instruction_set=None):
-        got = run(case, CPU, instruction_set)
-        return spoil.outputs(got) if place == GPU else got
+    def pretended(case, place, instruction_set=None, down=None):
+        got = run(case, CPU, instruction_set=instruction_set)
+        return spoil.outputs(got) if place == GPU and down != spoil.spared else got
 
     monkeypatch.setattr(selfcheck, "_run", pretended)
     return spoil
@@ -129,9 +129,38 @@ def test_a_gpu_that_does_not_is_found_in_each_case(gpu):
     assert all(f"tolerance {TOLERANCE:.0e}" in str(one) and "cuda:0" in str(one) for one in found)
 
 
+def test_both_ways_to_project_down_are_checked(gpu, monkeypatch, cases):
+    monkeypatch.setattr(selfcheck, "small_cases", lambda: iter([cases["gate", "bfloat16"]]))
+    gpu.outputs, gpu.spared = lambda got: got | {"y": got["y"] * np.float32(1.001)}, "rows"
+    rows, tiles = selfcheck.full(GPU, small=True)
+    assert (rows.where, rows.disagreements) == ("cuda:0, by rows", ())
+    assert "on cuda:0, by tiles: y is off by " in str(tiles.disagreements[0])
+
+
+def test_a_gpus_session_has_no_way_round_it(monkeypatch, cases):
+    asked = {}
+
+    def opened(model, options, *, providers, enable_fallback):
+        asked.update(providers=providers, fallback=options.get_session_config_entry("session.disable_cpu_ep_fallback"))
+        asked.update(down=os.environ.get("LAZYNEURON_GPU_DOWN"))
+        return SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "InferenceSession", opened)
+    with pytest.raises(ArtifactError, match="CUDA provider failed on cuda:0"):
+        open_on(GPU, cases["gate", "int8"].graph(), down="tiles")
+    assert asked == {
+        "providers": [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"})],
+        "fallback": "1",
+        "down": "tiles",
+    }
+    assert "LAZYNEURON_GPU_DOWN" not in os.environ
+
+
 def test_a_gpus_screen_may_round_otherwise_but_not_much(gpu, cases):
     case = cases["certified", "float32"]
-    gpu.outputs = lambda got: got | {"candidates": got["candidates"] + (got["candidates"] > 0)}
+    gpu.outputs = lambda got: (
+        got | {"candidates": got["candidates"] + np.isin(got["candidates"], (0, 203), invert=True)}
+    )
     (done,) = check(case, GPU)
     assert done.disagreements == ()
     gpu.outputs = lambda got: got | {"candidates": np.where(got["candidates"] > 0, 203, 0)}
@@ -177,6 +206,7 @@ def test_the_instruction_set_that_is_asked_for_runs(monkeypatch, cases):
 
 
 @no_cuda
+@pytest.mark.filterwarnings("ignore:Specified provider")
 def test_without_cuda_no_session_is_opened_on_a_gpu(cases):
     with pytest.raises(ArtifactError, match="on cuda:0"):
         open_on(GPU, cases["down", "float32"].graph())

@@ -87,3 +87,10 @@ def test_a_serving_install_says_what_to_install(args):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: measuring needs onnx")
     assert done.stderr.splitlines()[-1].endswith("pip install 'lazyneuron[export]'")
+
+
+def test_costs_are_not_kept_in_a_gpus_name(capsys, monkeypatch):
+    monkeypatch.setenv("LAZYNEURON_COSTS", "cuda:a100")
+    status, _, err = run(capsys, "bench", "--operators", "--quick")
+    assert status == 2
+    assert "LAZYNEURON_COSTS=cuda:a100 names a GPU's roofline, not a file; give --output FILE" in err

@@ -230,3 +230,16 @@ def test_a_missing_extra_says_how_to_get_it():
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: exporting needs ")
     assert done.stderr.splitlines()[-1].endswith("pip install 'lazyneuron[export]'")
+
+
+def test_a_gpus_data_sheet_stands_for_costs(capsys, checkpoint, tmp_path):
+    args = ["export", str(checkpoint), "--output", str(tmp_path / "m"), "--costs", "cuda:a100", "--explain"]
+    status, out, _ = run(capsys, *args)
+    assert status == 0
+    words = "Costs not measured: the least times that the data sheet of NVIDIA A100 80 GB SXM allows"
+    assert words in out
+    assert words in json.loads((tmp_path / "m" / "1" / "plan.json").read_text())["costs"]
+    assert words in (tmp_path / "m" / "1" / "report.html").read_text()
+    status, _, err = run(capsys, "export", str(checkpoint), "--output", str(tmp_path / "n"), "--costs", "cuda:b100")
+    assert status == 1
+    assert "expected one of cuda:a100, cuda:h100, cuda:h200" in err

@@ -22,9 +22,12 @@ def few(monkeypatch):
 @pytest.fixture
 def spoiled(monkeypatch):
     run_case = selfcheck._run
-    monkeypatch.setattr(
-        selfcheck, "_run", lambda *a: run_case(*a) | {"y": run_case(*a)["y"] * (1.5 if a[0].mode == "gate" else 1)}
-    )
+
+    def wrong(case, place, **options):
+        got = run_case(case, place, **options)
+        return got | {"y": got["y"] * (1.5 if case.mode == "gate" else 1)}
+
+    monkeypatch.setattr(selfcheck, "_run", wrong)
 
 
 def test_all_agree(capsys):
