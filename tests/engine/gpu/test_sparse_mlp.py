@@ -19,21 +19,21 @@ def run(gpu: Interpreter, case: Case, **options: object) -> Outputs:
     return y, active, candidates
 
 
-@settings(max_examples=14)
+@settings(max_examples=9)
 @given(case=cases(("certified",), ("relu", "relu2")), bf16=st.booleans(), programs=st.sampled_from([1, 8]))
 def test_certified_matches_the_reference(gpu: Interpreter, case: Case, bf16: bool, programs: int) -> None:
-    case = cut(case, 3)
+    case = cut(case, 2)
     check(case, run(gpu, case, bf16=in_bfloat16(case, ("up", "down")) if bf16 else (), programs=programs))
 
 
-@settings(max_examples=15)
+@settings(max_examples=9)
 @given(case=cases(("predictor", "gate"), ("relu", "relu2", "identity")), bf16=st.booleans())
 def test_scored_modes_match_the_reference(gpu: Interpreter, case: Case, bf16: bool) -> None:
-    case = cut(case, 3)
+    case = cut(case, 2)
     check(case, run(gpu, case, bf16=in_bfloat16(case, ("up", "down", "gate")) if bf16 else ()))
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(case=cases(("predictor", "gate"), ("gelu", "gelu_tanh", "silu")))
 def test_smooth_activations_match_the_reference(gpu: Interpreter, case: Case) -> None:
     # A cap or a threshold would make the last bit of an activation decide.
@@ -59,19 +59,18 @@ def test_the_compiled_tiles_do_the_same(gpu: Interpreter) -> None:
 
 
 def test_splitting_changes_no_bit(gpu: Interpreter) -> None:
-    case = block(np.random.default_rng(0), 2, 80, 150, 0.5)
-    for ours, theirs in zip(run(gpu, case), run(gpu, case, programs=1024), strict=True):
+    case = block(np.random.default_rng(0), 1, 80, 100, 0.5)
+    for ours, theirs in zip(run(gpu, case), run(gpu, case, programs=16), strict=True):
         assert ours.tobytes() == theirs.tobytes()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("miss_probability", [0.0, 1e-9])
-def test_no_active_neuron_is_screened_out(gpu: Interpreter, kind: str, miss_probability: float) -> None:
-    for seed in range(2 if miss_probability == 0 else 1):
+def test_no_active_neuron_is_screened_out(gpu: Interpreter, kind: str) -> None:
+    for seed, miss_probability in enumerate((0.0, 0.0, 1e-9)):
         case = attack(kind, np.random.default_rng([seed, KINDS.index(kind)]))
         attributes = {name: case.attributes[name] for name in ("activation", "threshold") if name in case.attributes}
-        arrays = {**case.arrays, "x": case.arrays["x"][:6]}
-        candidate = gpu("screened", arrays, miss_probability=miss_probability, **attributes)
+        arrays = {**case.arrays, "x": case.arrays["x"][:4]}
+        candidate = gpu("screened", arrays, wide=seed > 0, miss_probability=miss_probability, **attributes)
         pre, error = mlp.pre_activations(Case(arrays, case.attributes))
         threshold = attributes.get("threshold", 0.0)
         if attributes["activation"] == "relu2":
@@ -80,10 +79,9 @@ def test_no_active_neuron_is_screened_out(gpu: Interpreter, kind: str, miss_prob
         assert candidate[pre - error > threshold].all(), seed
 
 
-@pytest.mark.parametrize("coordinates", [False, True])
-@pytest.mark.parametrize("miss_probability", [0.0, 1e-9])
+@pytest.mark.parametrize(("coordinates", "miss_probability"), [(False, 0.0), (True, 0.0), (True, 1e-9)])
 def test_the_screen_is_as_tight_as_the_cpus(gpu: Interpreter, coordinates: bool, miss_probability: float) -> None:
-    case = block(np.random.default_rng(2), 5, 200, 300, -1.9)
+    case = block(np.random.default_rng(2), 3, 200, 300, -1.9)
     if coordinates:
         rng = np.random.default_rng(3)
         case.arrays["screen_shift"] = (rng.standard_normal(200) / 4).astype(np.float32)
@@ -97,7 +95,7 @@ def test_the_screen_is_as_tight_as_the_cpus(gpu: Interpreter, coordinates: bool,
     assert there.max() < 150
 
 
-@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
 def test_rows_that_are_not_finite_are_computed_densely(gpu: Interpreter, value: float) -> None:
     case = block(np.random.default_rng(3), 3, 40, 70, -2.0)
     before = run(gpu, case)
