@@ -18,6 +18,8 @@ from lazyneuron.engine.gpu.configurations import CONFIGURATIONS, Configuration
 FOLDER = Path(__file__).parent / "compiled"
 TABLE = "kernels.txt"
 PTX_TARGET = 80
+# The PTX language of CUDA 12.0, which drivers from 525 on read; triton's own choice would need the newest.
+PTX_VERSION = 80
 CUBIN_TARGETS = (80, 86, 89, 90)
 TILES = ("ROWS", "NEURONS", "DEPTH", "COLUMNS")
 # Triton's names of types in the table's words.
@@ -62,7 +64,7 @@ def compile_kernel(one: Configuration, target: int = PTX_TARGET) -> Any:  # noqa
         constexprs=dict(one.constants),
         attrs=pointers,
     )
-    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": False}
+    options = {"num_warps": one.warps, "num_stages": one.stages, "enable_fp_fusion": False, "ptx_version": PTX_VERSION}
     return triton.compile(source, target=GPUTarget("cuda", target, 32), options=options)
 
 
@@ -101,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     chosen.output.mkdir(parents=True, exist_ok=True)
     lines = [
         "lazyneuron-gpu-kernels 1",
-        f"# triton {triton.__version__}, PTX for sm_{PTX_TARGET}",
+        f"# triton {triton.__version__}, PTX {PTX_VERSION / 10} for sm_{PTX_TARGET}",
         f"# sources sha256 {sources_digest()}",
         f"# NAME ENTRY WARPS SHARED_BYTES BLOCK_{' BLOCK_'.join(TILES)} HIDDEN SIGNATURE GRID",
     ]

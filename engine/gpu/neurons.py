@@ -173,4 +173,4 @@ def _round_up(value: Float64 | float) -> Float32:
         nearest = exact.astype(np.float32)
     up = np.where(nearest < exact, np.nextafter(nearest, np.float32(np.inf)), nearest)
     tiny = np.finfo(np.float32).tiny
-    return np.where((up > 0) & (up < tiny), tiny, up).astype(np.float32)
+    return cast("Float32", np.where((up > 0) & (up < tiny), tiny, up).astype(np.float32))

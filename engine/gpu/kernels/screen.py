@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 from lazyneuron.engine.gpu.kernels.activations import TO_INTEGER
-from lazyneuron.engine.gpu.kernels.common import DRAW, SHIFT, STRETCH, bound, kernel, row_offset, row_state
+from lazyneuron.engine.gpu.kernels.common import ALIGNED, DRAW, SHIFT, STRETCH, bound, kernel, row_offset, row_state
 
 LARGEST_CODE = tl.constexpr(126.99)  # so that neither rounding nor a draw below one passes 127
 LARGEST_INVERSE = tl.constexpr(1.329227996e36)  # 2^120: rows of tiny values keep smaller codes
@@ -67,7 +67,8 @@ def quantize_rows(
         tl.store(dense + row, 0)
         return
     x += row_offset(row, depth)
-    codes += row_offset(row, code_stride)
+    stride = code_stride // ALIGNED * ALIGNED
+    codes += row_offset(row, stride)
 
     largest = tl.zeros([BLOCK_DEPTH], tl.float32)
     strange = tl.zeros([BLOCK_DEPTH], tl.int32)
@@ -84,13 +85,13 @@ def quantize_rows(
     squares = tl.zeros([BLOCK_DEPTH], tl.float32)
     errors = tl.zeros([BLOCK_DEPTH], tl.float32)
     draws = (flags & DRAW) != 0
-    for start in range(0, code_stride, BLOCK_DEPTH):
+    for start in range(0, stride, BLOCK_DEPTH):
         at = start + tl.arange(0, BLOCK_DEPTH)
         z = _coordinates(x, shift, stretch, at, depth, flags) * scale
         z = tl.where(finite, z, 0.0)
         drawn = tl.floor(z + tl.load(draw + at, mask=at < bound(depth, flags, DRAW), other=0.0))
         code = tl.where(draws, drawn, (z + TO_INTEGER) - TO_INTEGER)
-        tl.store(codes + at, code.to(tl.int8), mask=at < code_stride)
+        tl.store(codes + at, code.to(tl.int8), mask=at < stride)
         squares += z * z
         errors += (z - code) * (z - code)
 
@@ -135,8 +136,9 @@ def screen(
     BLOCK_DEPTH: tl.constexpr,
 ):
     """`mask` is 1 for each neuron of each row, unless it may be skipped."""
-    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
-    neuron = tl.program_id(1) * BLOCK_NEURONS + tl.arange(0, BLOCK_NEURONS)
+    first_row, first_neuron = tl.program_id(0) * BLOCK_ROWS, tl.program_id(1) * BLOCK_NEURONS
+    in_rows, in_neurons = tl.arange(0, BLOCK_ROWS), tl.arange(0, BLOCK_NEURONS)
+    row, neuron = first_row + in_rows, first_neuron + in_neurons
     is_row, is_neuron = row < rows, neuron < neurons
     row_inverse = tl.load(inverse + row, mask=is_row, other=0.0)
     if tl.max(row_inverse, 0) == 0:  # padding alone
@@ -145,9 +147,11 @@ def screen(
     # Codes go in steps of 64 bytes, with zeros after the depth; a step of the loop never goes past a row's end.
     stride = code_stride // BLOCK_DEPTH * BLOCK_DEPTH
     at = tl.arange(0, BLOCK_DEPTH)
-    # Rows past the end read the last row, and write nothing.
-    row_codes = codes + row_offset(tl.minimum(row, rows - 1), stride)[:, None] + at[None, :]
-    other_codes = neuron_codes + row_offset(tl.minimum(neuron, neurons - 1), stride)[None, :] + at[:, None]
+    # 64 bits lead to a tile and 32 about it. Rows past the end read the last row, and write nothing.
+    row_codes = codes + row_offset(first_row, stride)
+    row_codes += (tl.minimum(in_rows, rows - 1 - first_row) * stride)[:, None] + at[None, :]
+    other_codes = neuron_codes + row_offset(first_neuron, stride)
+    other_codes += (tl.minimum(in_neurons, neurons - 1 - first_neuron) * stride)[None, :] + at[:, None]
     total = tl.zeros([BLOCK_ROWS, BLOCK_NEURONS], tl.int32)
     for _ in range(0, stride, BLOCK_DEPTH):
         total = tl.dot(tl.load(row_codes), tl.load(other_codes), total, out_dtype=tl.int32)
@@ -165,5 +169,6 @@ def screen(
     no_bound = tl.load(dense + row, mask=is_row, other=0) != 0
     # A NaN (infinite terms of both signs) proves nothing, so it does not skip.
     skipped = (upper <= 0) & (no_bound == 0)[:, None]
-    at_mask = row_offset(row, neurons)[:, None] + neuron[None, :]
+    mask += row_offset(first_row, neurons) + first_neuron
+    at_mask = (in_rows * neurons)[:, None] + in_neurons[None, :]
     tl.store(mask + at_mask, tl.where(skipped, 0, 1).to(tl.int8), mask=is_row[:, None] & is_neuron[None, :])

@@ -5,6 +5,7 @@ own leaves everybody's triton as it is.
 """
 
 import contextlib
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -16,6 +17,18 @@ from unittest import mock
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+
+# Tiles whose borders small shapes cross, and of which an interpreter needs few.
+SMALL_TILES = {
+    "quantize_rows": {"BLOCK_DEPTH": 64},
+    "list_masked": {"BLOCK_NEURONS": 64},
+    "list_scored": {"BLOCK_NEURONS": 64},
+    "project": {"BLOCK_NEURONS": 32, "BLOCK_DEPTH": 32, "UNROLL": 2},
+    "select": {"BLOCK_NEURONS": 64},
+    "down": {"BLOCK_NEURONS": 16, "BLOCK_COLUMNS": 64},
+    "reduce_down": {"BLOCK_COLUMNS": 64},
+    "union_lists": {"BLOCK_NEURONS": 64},
+}
 
 
 class Interpreter:
@@ -41,7 +54,7 @@ class Interpreter:
 
 
 def sparse_down(
-    arrays: Arrays, *, bf16: tuple[str, ...] = (), by_tiles: bool = False, programs: int = 1024, **attributes: Any
+    arrays: Arrays, *, bf16: tuple[str, ...] = (), by_tiles: bool = False, programs: int = 1, **attributes: Any
 ) -> tuple[np.ndarray, ...]:
     """As `reference.sparse_down`; `bf16` names float32 weights to be given as bfloat16."""
     from lazyneuron.engine.gpu import operators
@@ -50,6 +63,7 @@ def sparse_down(
     pre = given["pre"]
     down = operators.DownProjection(given["down"], given.get("down_bias"), given.get("down_scale"), by_tiles)
     operator = operators.SparseDown(down, given.get("up_bias"), operators.Gating(**attributes))
+    # How many programs are wanted decides how rows are split.
     with mock.patch.object(operators, "PROGRAMS", programs):
         y, active = operator(pre.reshape(-1, pre.shape[-1]), _flat(given.get("budget")))
     leading = arrays["pre"].shape[:-1]
@@ -63,7 +77,7 @@ def sparse_mlp(
     score_threshold: float = 0.0,
     miss_probability: float = 0.0,
     bf16: tuple[str, ...] = (),
-    programs: int = 1024,
+    programs: int = 1,
     **attributes: Any,
 ) -> tuple[np.ndarray, ...]:
     """As `reference.sparse_mlp`."""
@@ -130,6 +144,19 @@ def _flat(budget: Any) -> Any:
 
 
 @contextlib.contextmanager
+def tiles(*, compiled: bool) -> Iterator[None]:
+    """Launch kernels with the tile sizes they are compiled with, or with SMALL_TILES."""
+    from lazyneuron.engine.gpu.configurations import CONFIGURATIONS
+
+    small = {
+        name: dataclasses.replace(one, constants={**one.constants, **SMALL_TILES.get(one.kernel, {})})
+        for name, one in CONFIGURATIONS.items()
+    }
+    with mock.patch.dict(CONFIGURATIONS, {} if compiled else small):
+        yield
+
+
+@contextlib.contextmanager
 def _standard_output_kept() -> Iterator[Any]:
     """Standard output for answers alone; what is printed goes to standard error."""
     with os.fdopen(os.dup(1), "wb") as answers:
@@ -145,7 +172,8 @@ def main() -> None:
             except EOFError:
                 return
             try:
-                answer = globals()[function](arrays, **options), None
+                with tiles(compiled=options.pop("compiled_tiles", False)):
+                    answer = globals()[function](arrays, **options), None
             except Exception as error:  # noqa: BLE001 - it is told
                 answer = None, f"{type(error).__name__}: {error}"
             pickle.dump(answer, answers)

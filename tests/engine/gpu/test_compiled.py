@@ -38,7 +38,7 @@ def test_the_kernels_are_compiled_by_the_pinned_triton() -> None:
     constraints = Path(__file__).parents[3] / "constraints.txt"
     pinned = re.search(r"^triton==(\S+?);", constraints.read_text(), re.MULTILINE)
     assert pinned is not None
-    assert f"# triton {pinned[1]}, PTX for sm_80" in table()
+    assert f"# triton {pinned[1]}, PTX 8.0 for sm_80" in table()
 
 
 def test_table_and_folder_hold_the_same_kernels() -> None:
@@ -51,7 +51,7 @@ def test_the_table_describes_the_ptx(name: str) -> None:
     _, entry, warps, shared, *tiles, hidden, signature, grid = entries()[name]
     ptx = (build.FOLDER / f"{name}.ptx").read_text()
     assert "/" not in "".join(re.findall(r"\.file.*", ptx))  # no paths of whoever compiled it
-    assert ".target sm_80" in ptx
+    assert ".version 8.0\n.target sm_80\n" in ptx
     assert re.findall(r"\.visible \.entry (\w+)", ptx) == [entry]
     assert f".reqntid {32 * int(warps)}\n" in ptx
     given = re.findall(r"\.param \.(\w+)", ptx.split(".entry", 1)[1].split(")", 1)[0])

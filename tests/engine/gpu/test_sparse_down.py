@@ -24,30 +24,30 @@ def check(case: Case, outputs: tuple[np.ndarray, np.ndarray]) -> None:
     assert_close(case, outputs[0], expected)
 
 
-@settings(max_examples=20)
-@given(case=strategies.cases(activations=EXACT), bf16=st.booleans())
-def test_matches_the_reference(gpu: Interpreter, case: Case, bf16: bool) -> None:
-    case = cut(case, 4)
-    check(case, run(gpu, case, bf16=in_bfloat16(case, ("down",)) if bf16 else ()))
-
-
 @settings(max_examples=12)
+@given(case=strategies.cases(activations=EXACT), bf16=st.booleans(), programs=st.sampled_from([1, 9]))
+def test_matches_the_reference(gpu: Interpreter, case: Case, bf16: bool, programs: int) -> None:
+    case = cut(case, 2)
+    check(case, run(gpu, case, bf16=in_bfloat16(case, ("down",)) if bf16 else (), programs=programs))
+
+
+@settings(max_examples=7)
 @given(case=strategies.cases(activations=SMOOTH))
 def test_matches_the_reference_with_smooth_activations(gpu: Interpreter, case: Case) -> None:
-    case = cut(case, 3)
+    case = cut(case, 2)
     if not clear_of_edges(case):
         case = Case(case.arrays, {**case.attributes, "top_k": 0, "threshold": 0.0})
     check(case, run(gpu, case))
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(case=strategies.cases(special=True, activations=EXACT))
 def test_special_values(gpu: Interpreter, case: Case) -> None:
-    case = cut(case, 3)
+    case = cut(case, 2)
     check(case, run(gpu, case))
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(case=strategies.cases(special=True, activations=EXACT), bf16=st.booleans())
 def test_tiles_of_rows_match_the_reference(gpu: Interpreter, case: Case, bf16: bool) -> None:
     case = cut(case, 18)  # a tile has 16
@@ -55,29 +55,28 @@ def test_tiles_of_rows_match_the_reference(gpu: Interpreter, case: Case, bf16: b
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int8])
-def test_lists_longer_than_a_block(gpu: Interpreter, dtype: type) -> None:
-    # A block of selection has 1024 neurons, one of the down projection 32 or 64; eight segments of several.
+def test_the_compiled_tiles_do_the_same(gpu: Interpreter, dtype: type) -> None:
+    # A block of selection has 1024 neurons, one of the down projection 32 or 64; eight segments, of two or three.
     arrays = {
-        "pre": strategies.values(0, (2, 2500), ties=True),
-        "down": strategies.weights(1, (2500, 66), dtype),
-        "down_scale": np.abs(strategies.values(2, (2500,), ties=False)),
-        "up_bias": strategies.values(3, (2500,), ties=True),
-        "budget": np.float32([1, 0.5]),
+        "pre": strategies.values(0, (1, 2100), ties=True),
+        "down": strategies.weights(1, (2100, 66), dtype),
+        "down_scale": np.abs(strategies.values(2, (2100,), ties=False)),
+        "up_bias": strategies.values(3, (2100,), ties=True),
+        "budget": np.float32([0.9]),
     }
-    for attributes in ({"top_k": 1300, "activation": "identity"}, {"activation": "relu"}):
-        case = Case(arrays, attributes)
-        check(case, run(gpu, case))
+    case = Case(arrays, {"top_k": 1300, "activation": "identity"})
+    check(case, run(gpu, case, compiled_tiles=True))
 
 
 def test_splitting_a_row_changes_no_bit(gpu: Interpreter) -> None:
     arrays = {
-        "pre": strategies.values(0, (3, 1100), ties=False),
-        "down": strategies.weights(1, (1100, 70), np.float16),
+        "pre": strategies.values(0, (3, 300), ties=False),
+        "down": strategies.weights(1, (300, 70), np.float16),
         "down_bias": strategies.values(2, (70,), ties=False),
         "budget": np.float32([1, 0, np.nan]),
     }
     case = Case(arrays, {"activation": "relu"})
-    whole, parts = run(gpu, case, programs=1), run(gpu, case)
+    whole, parts = run(gpu, case, programs=1), run(gpu, case, programs=1024)
     np.testing.assert_array_equal(whole[0].view(np.uint32)[:2], parts[0].view(np.uint32)[:2])
     assert np.isnan(whole[0][2]).all()
     assert np.isnan(parts[0][2]).all()
@@ -87,8 +86,8 @@ def test_splitting_a_row_changes_no_bit(gpu: Interpreter) -> None:
 
 def test_a_row_does_not_depend_on_its_batch(gpu: Interpreter) -> None:
     case = Case(
-        {"pre": strategies.values(0, (5, 130), ties=True), "down": strategies.weights(1, (130, 33), np.float32)},
-        {"activation": "relu", "top_k": 40},
+        {"pre": strategies.values(0, (5, 70), ties=True), "down": strategies.weights(1, (70, 33), np.float32)},
+        {"activation": "relu", "top_k": 20},
     )
     case.arrays["pre"][1, 7] = np.nan
     y, active = run(gpu, case)
@@ -106,11 +105,11 @@ def test_ties_go_to_the_lower_index(gpu: Interpreter) -> None:
 
 
 def test_infinities_tie_as_well(gpu: Interpreter) -> None:
-    pre = np.full((1, 1030), np.inf, np.float32)
+    pre = np.full((1, 130), np.inf, np.float32)
     pre[0, 0] = 1
-    case = Case({"pre": pre, "down": np.ones((1030, 1), np.float32)}, {"top_k": 1028})
+    case = Case({"pre": pre, "down": np.ones((130, 1), np.float32)}, {"top_k": 128})
     y, active = run(gpu, case)
-    np.testing.assert_array_equal(active, [1028])
+    np.testing.assert_array_equal(active, [128])
     np.testing.assert_array_equal(y, [[np.inf]])
 
 
