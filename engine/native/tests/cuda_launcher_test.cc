@@ -258,6 +258,11 @@ void test_modules_are_shared() {
     CHECK(message_of([&] { cuda::Modules::shared(stand_in.driver(), 1); }) ==
               "describing CUDA device 1: CUDA_ERROR_OF_THE_TEST (its description)",
           "there is one device");
+    stand_in.device_count = 2;
+    stand_in.compute_capability = 7;
+    CHECK(message_of([&] { cuda::Modules::shared(stand_in.driver(), 1); }) ==
+              "CUDA device 1 (Stand-in) has compute capability 7.6, expected 8.0 or later",
+          "an old device");
 }
 
 // What no kernel was compiled for is refused before the driver sees it.

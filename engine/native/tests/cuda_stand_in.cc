@@ -35,7 +35,7 @@ STAND_IN(cuDeviceGet, (CUdevice * device, int ordinal), {
 STAND_IN(cuDeviceGetName, (char* name, int size, CUdevice),
          std::strncpy(name, "Stand-in", static_cast<std::size_t>(size)))
 STAND_IN(cuDeviceGetAttribute, (int* value, int attribute, CUdevice), {
-    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR            ? 8
+    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? StandIn::current().compute_capability
              : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR          ? 6
              : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? kOptInShared
                                                                                   : 108;
