@@ -1,6 +1,7 @@
 // The operators for the CUDA execution provider, made and called as ONNX Runtime does it, on stand-ins for it
 // and for the driver: constants are read back, checked and screened, calls agree with the CPU's, errors are
 // statuses.
+#include "cuda/introspection.h"
 #include "cuda/ops/operators.h"
 #include "tests/cuda_problem.h"
 #include "tests/ort_stand_in.h"
@@ -266,6 +267,27 @@ void test_no_driver(StandIn& stand_in) {
     cuda::opened.why_none.clear();
 }
 
+void test_introspection() {
+    char why[1024];
+    CHECK(lazyneuron_cuda_devices(why, sizeof why) == 1 && std::string(why).empty(), why);
+    LazyneuronCudaDevice device{};
+    CHECK(lazyneuron_cuda_device(0, &device, why, sizeof why) == 1, why);
+    CHECK(std::string(device.name) == "Stand-in" && device.major == 8 && device.minor == 6, device.name);
+    CHECK(device.multiprocessors == 108 && device.memory_bytes == std::uint64_t{4} << 30, device.name);
+    CHECK(lazyneuron_cuda_free_bytes(0, why, sizeof why) == std::int64_t{3} << 30, why);
+    CHECK(lazyneuron_cuda_device(5, &device, why, sizeof why) == 0, "there is no such device");
+    CHECK(contains(why, "describing CUDA device 5: "), why);
+    CHECK(lazyneuron_cuda_free_bytes(5, why, sizeof why) == -1 && contains(why, "CUDA device 5"), why);
+    StandIn::current().device_count = 0;
+    CHECK(lazyneuron_cuda_devices(why, sizeof why) == 0, "no device");
+    CHECK(std::string(why) == "the NVIDIA driver finds no device", why);
+    StandIn::current().device_count = 1;
+    cuda::opened.why_none = "there is no NVIDIA driver";
+    CHECK(lazyneuron_cuda_devices(why, 6) == 0 && std::string(why) == "there", why);
+    CHECK(lazyneuron_cuda_free_bytes(0, why, 0) == -1, "no room for a reason");
+    cuda::opened.why_none.clear();
+}
+
 void test_what_the_runtime_is_told() {
     for (const OrtCustomOp* op :
          {cuda::sparse_down_op(ort_stand_in()), cuda::sparse_mlp_op(ort_stand_in())}) {
@@ -289,6 +311,7 @@ int main() {
     test_refusals(stand_in);
     test_errors_are_statuses(stand_in);
     test_no_driver(stand_in);
+    test_introspection();
     for (const std::string& what : stand_in.wrong) CHECK(false, what);
     CHECK(stand_in.leaks().empty(), stand_in.leaks());
     CHECK(ort_objects() == 0, std::to_string(ort_objects()) + " of the runtime's objects");
