@@ -158,17 +158,10 @@ bool contains(const std::string& text, const std::string& part) {
 void test_every_failure(const cuda::KernelTable& table) {
     const Problem p({5, 20, 40, 9}, options_of(Mode::kCertified, Activation::kRelu, 3), WeightType::kFloat32,
                     WeightType::kFloat16, std::nullopt);
-    const char* const functions[] = {"cuDeviceGet",
-                                     "cuDeviceGetName",
-                                     "cuDeviceGetAttribute",
-                                     "cuDeviceTotalMem",
-                                     "cuDevicePrimaryCtxRetain",
-                                     "cuCtxPushCurrent",
-                                     "cuModuleLoadDataEx",
-                                     "cuModuleGetFunction",
-                                     "cuMemcpyHtoD",
-                                     "cuLaunchKernel",
-                                     "allocate"};
+    const char* const functions[] = {"cuDeviceGet",        "cuDeviceGetName",          "cuDeviceGetAttribute",
+                                     "cuDeviceTotalMem",   "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent",
+                                     "cuModuleLoadDataEx", "cuModuleGetFunction",      "cuMemcpyHtoD",
+                                     "cuCtxSynchronize",   "cuLaunchKernel",           "allocate"};
     for (const char* function : functions) {
         int n = 0;
         for (;; ++n) {
