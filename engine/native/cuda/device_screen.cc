@@ -47,10 +47,12 @@ DeviceScreen::DeviceScreen(const Modules& modules, Memory& memory, const Screen&
     copy(from.draw, screen.depth(), host.draw);
 
     data_ = memory.allocate(image.size());
-    const CUresult result =
-        modules.driver().cuMemcpyHtoD(reinterpret_cast<CUdeviceptr>(data_), image.data(), image.size());
+    const Driver& driver = modules.driver();
+    CUresult result = driver.cuMemcpyHtoD(reinterpret_cast<CUdeviceptr>(data_), image.data(), image.size());
+    // The copy may still be under way, and the streams of calls do not wait for it.
+    if (result == CUDA_SUCCESS) result = driver.cuCtxSynchronize();
     if (result != CUDA_SUCCESS) memory.release(data_);
-    modules.driver().check(result, modules.device().text() + ": copying the certified screen");
+    driver.check(result, modules.device().text() + ": copying the certified screen");
     const Layout device(static_cast<char*>(data_), screen, from);
     codes_ = device.codes;
     terms_.constant = device.constant;

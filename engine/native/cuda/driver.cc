@@ -42,9 +42,4 @@ OpenedDriver open_driver(const char* library) {
     return opened;
 }
 
-const OpenedDriver& machine_driver() {
-    static const OpenedDriver opened = open_driver("libcuda.so.1");
-    return opened;
-}
-
 }  // namespace lazyneuron::cuda

@@ -1,22 +1,10 @@
-// Plain C functions that tell a program which GPUs the operators could run on. A reason is written to `why`,
-// cut to `size` bytes with its final zero.
+#include "cuda/introspection.h"
+
 #include <algorithm>
-#include <cstdint>
 #include <cstring>
 #include <string>
 
 #include "cuda/device.h"
-#include "ops/export.h"
-
-// Fixed layout: engine/gpu/driver.py reads it.
-struct LazyneuronCudaDevice {
-    char name[256];
-    std::int32_t major, minor;  // compute capability
-    std::int32_t multiprocessors;
-    std::int32_t reserved;
-    std::uint64_t memory_bytes;
-};
-static_assert(sizeof(LazyneuronCudaDevice) == 280, "engine/gpu/driver.py has the same layout");
 
 namespace lazyneuron::cuda {
 namespace {
@@ -45,8 +33,7 @@ Result ask(Result otherwise, char* why, std::size_t size, const Body& body) noex
 }  // namespace
 }  // namespace lazyneuron::cuda
 
-// How many CUDA devices there are; 0 with the reason.
-LAZYNEURON_EXPORT int lazyneuron_cuda_devices(char* why, std::size_t size) {
+int lazyneuron_cuda_devices(char* why, std::size_t size) {
     using namespace lazyneuron::cuda;
     return ask(0, why, size, [&](const Driver& driver) {
         const int count = device_count(driver);
@@ -55,9 +42,7 @@ LAZYNEURON_EXPORT int lazyneuron_cuda_devices(char* why, std::size_t size) {
     });
 }
 
-// 1 with the device's description, or 0 with the reason.
-LAZYNEURON_EXPORT int lazyneuron_cuda_device(int index, LazyneuronCudaDevice* out, char* why,
-                                             std::size_t size) {
+int lazyneuron_cuda_device(int index, LazyneuronCudaDevice* out, char* why, std::size_t size) {
     using namespace lazyneuron::cuda;
     return ask(0, why, size, [&](const Driver& driver) {
         const Device device = describe_device(driver, index);
@@ -71,9 +56,7 @@ LAZYNEURON_EXPORT int lazyneuron_cuda_device(int index, LazyneuronCudaDevice* ou
     });
 }
 
-// Bytes that are free on a device now, or -1 with the reason. Where no context is alive on the device one is
-// made and unmade, which takes a fraction of a second.
-LAZYNEURON_EXPORT std::int64_t lazyneuron_cuda_free_bytes(int index, char* why, std::size_t size) {
+std::int64_t lazyneuron_cuda_free_bytes(int index, char* why, std::size_t size) {
     using namespace lazyneuron::cuda;
     return ask(std::int64_t{-1}, why, size, [&](const Driver& driver) {
         return static_cast<std::int64_t>(free_memory(driver, describe_device(driver, index)));

@@ -1,6 +1,7 @@
 #include "cuda/modules.h"
 
 #include <array>
+#include <stdexcept>
 #include <vector>
 
 namespace lazyneuron::cuda {
@@ -9,11 +10,22 @@ namespace {
 // What a block may have without asking for more.
 constexpr int kFreeSharedBytes = 48 * 1024;
 constexpr std::size_t kLogBytes = 2048;
+constexpr int kOldestMajor = 8;  // what the PTX is made for
+
+Device checked(Device device) {
+    if (device.major >= kOldestMajor) return device;
+    throw std::runtime_error(device.text() + " has compute capability " + std::to_string(device.major) + "." +
+                             std::to_string(device.minor) + ", expected " + std::to_string(kOldestMajor) +
+                             ".0 or later");
+}
 
 }  // namespace
 
 Modules::Modules(const Driver& driver, Device device, KernelTable table)
-    : driver_(driver), device_(std::move(device)), table_(std::move(table)), context_(driver, device_) {}
+    : driver_(driver),
+      device_(checked(std::move(device))),
+      table_(std::move(table)),
+      context_(driver, device_) {}
 
 Modules::~Modules() {
     const CUresult current = driver_.cuCtxPushCurrent(context_.get());

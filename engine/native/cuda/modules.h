@@ -18,7 +18,8 @@ struct Kernel {
 
 class Modules {
  public:
-    // Keeps the device's primary context alive for as long as it lives. Throws a CudaError.
+    // Keeps the device's primary context alive for as long as it lives. Throws a CudaError, or a
+    // std::runtime_error for a device that the kernels are not made for.
     Modules(const Driver& driver, Device device, KernelTable table);
     ~Modules();
     Modules(const Modules&) = delete;

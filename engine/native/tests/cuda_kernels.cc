@@ -167,6 +167,7 @@ void project_row(const KernelCall& c, std::size_t r, std::size_t split) {
     const auto strip = static_cast<std::size_t>(c.spec.block_neurons);
     const std::int32_t found = c.array<std::int32_t>(5, rows)[r];
     const auto count = static_cast<std::size_t>(std::max(found, 0));
+    if (split * strip >= count) return;
     const float* const x = c.array<float>(0, rows * depth) + r * depth;
     const Weights weights(c, 1, neurons * depth);
     const float* const scale = given<float>(c, 2, neurons, flags & kScale);

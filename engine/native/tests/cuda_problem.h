@@ -79,12 +79,12 @@ struct Answer {
     std::vector<std::int32_t> active, candidates;
 };
 
-struct Sizes {
+struct ProblemSizes {
     std::size_t rows, depth, neurons, columns;
 };
 
 struct Problem {
-    Problem(const Sizes& all, const SparseMlpOptions& given, WeightType up_type, WeightType down_type,
+    Problem(const ProblemSizes& all, const SparseMlpOptions& given, WeightType up_type, WeightType down_type,
             std::optional<WeightType> gate_type)
         : sizes(all),
           options(given),
@@ -116,7 +116,7 @@ struct Problem {
     bool certified() const { return options.mode == Mode::kCertified; }
     const float* budgets() const { return budget.empty() ? nullptr : budget.data(); }
 
-    Sizes sizes;
+    ProblemSizes sizes;
     SparseMlpOptions options;
     std::vector<float> x, scores, up_bias, down_bias, budget;
     std::vector<float> shift, screen_scale;  // empty: none

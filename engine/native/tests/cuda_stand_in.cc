@@ -35,7 +35,7 @@ STAND_IN(cuDeviceGet, (CUdevice * device, int ordinal), {
 STAND_IN(cuDeviceGetName, (char* name, int size, CUdevice),
          std::strncpy(name, "Stand-in", static_cast<std::size_t>(size)))
 STAND_IN(cuDeviceGetAttribute, (int* value, int attribute, CUdevice), {
-    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR            ? 8
+    *value = attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? StandIn::current().compute_capability
              : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR          ? 6
              : attribute == CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN ? kOptInShared
                                                                                   : 108;
@@ -201,13 +201,16 @@ CUresult StandIn::enter(const char* function) {
 
 // An image is known by its text: it is that of the table's kernel.
 CUresult StandIn::load(CUmodule* module, const char* image) {
-    for (const cuda::KernelSpec& kernel : table.kernels()) {
-        if (table.image(kernel, 8, 6) != image) continue;
-        modules[++loads_] = &kernel;
-        *module = reinterpret_cast<CUmodule>(loads_);
-        return CUDA_SUCCESS;
+    static std::map<const cuda::KernelTable*, std::map<std::string, const cuda::KernelSpec*>> all;
+    auto& images = all[&table];
+    if (images.empty()) {
+        for (const cuda::KernelSpec& kernel : table.kernels()) images[table.image(kernel, 8, 6)] = &kernel;
     }
-    return kInvalidImage;
+    const auto found = images.find(image);
+    if (found == images.end()) return kInvalidImage;
+    modules[++loads_] = found->second;
+    *module = reinterpret_cast<CUmodule>(loads_);
+    return CUDA_SUCCESS;
 }
 
 CUresult StandIn::launch(CUfunction function, const std::size_t (&grid)[3], const std::size_t (&block)[3],

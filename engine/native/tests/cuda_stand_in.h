@@ -84,6 +84,7 @@ class StandIn final : public cuda::Memory {
 
     const cuda::KernelTable& table;
     int device_count = 1;
+    int compute_capability = 8;  // its major number
     int contexts = 0;
     std::map<std::intptr_t, const cuda::KernelSpec*> modules;
     std::map<CUfunction, const cuda::KernelSpec*> functions;

@@ -176,3 +176,18 @@ def test_a_refused_call_leaves_the_session_usable() -> None:
         session.run(None, {"pre": given["pre"], "budget": np.ones(7, np.float32)})
     y, _ = session.run(None, {"pre": given["pre"], "budget": given["budget"]})
     np.testing.assert_array_equal(y, np.full((2, 3), 9, np.float32))
+
+
+def test_bfloat16_weights_are_a_gpus_alone() -> None:
+    bfloat16 = np.dtype("bfloat16")  # registered by ml_dtypes, which onnx imports
+    with pytest.raises(Exception, match=re.escape(NODE)) as caught:
+        build(arrays(down=np.ones((4, 3), bfloat16)))
+    assert "input 'down' is bfloat16, expected float32, float16 or int8" in str(caught.value)
+
+
+def test_the_cuda_operators_change_nothing_without_their_provider() -> None:
+    session = build(arrays())
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    y, active = session.run(None, {"pre": np.ones((2, 4), np.float32), "budget": np.ones(2, np.float32)})
+    assert (y == 9).all()
+    assert (active == 4).all()

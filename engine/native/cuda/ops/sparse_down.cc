@@ -52,7 +52,7 @@ class SparseDownKernel : public SparseDownNode {
         launcher_->run(c, scratch.data(), stream);
     }
 
-    mutable GpuNode gpu_;
+    mutable GpuNode gpu_;  // calls take memory from it, which is safe from any thread
     std::optional<SparseDownLauncher> launcher_;
 };
 

@@ -76,7 +76,7 @@ class SparseMlpKernel : public SparseMlpNode {
         launcher_->run(c, screen, scratch.data(), stream);
     }
 
-    mutable GpuNode gpu_;
+    mutable GpuNode gpu_;  // calls take memory from it, which is safe from any thread
     std::optional<SparseMlpLauncher> launcher_;
     std::optional<DeviceScreen> screen_;  // certified mode
 };
