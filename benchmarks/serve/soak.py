@@ -268,14 +268,20 @@ def judge(server: Server, clients: Clients, descriptors: int) -> list[str]:
         found.append(f"clients saw {clients.seen['OK']:,} answers, the server counted {counted['OK']:,}")
     if bad := {code: counted[code] for code in ("INTERNAL", "UNKNOWN") if counted[code]}:
         found.append(f"faults of the server's: {bad}")
-    third = -(-len(server.memory) // 3)
-    middle, last = (
-        statistics.median(server.memory[-2 * third : -third] or server.memory),
-        statistics.median(server.memory[-third:]),
-    )
+    _, middle, last = thirds(server.memory)
     if last > 1.1 * middle + 16:
         found.append(f"memory grew from {middle:.0f} to {last:.0f} MiB")
     return found
+
+
+def thirds(memory: list[float]) -> tuple[float, float, float]:
+    """Return the medians of the first, the middle and the last third, in MiB."""
+    third = -(-len(memory) // 3)
+    first, middle, last = (
+        statistics.median(part or memory)
+        for part in (memory[: -2 * third], memory[-2 * third : -third], memory[-third:])
+    )
+    return first, middle, last
 
 
 @click.command()
@@ -323,7 +329,11 @@ def main(seconds: float, processes: int, concurrency: int, cases: int, seed: int
     what = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in sorted(faults.happened.items()))
     console.print(f"{seconds:g} s: {what}", soft_wrap=True)
     console.print(f"{clients.seen['sent']:,} requests of clients that lived: {how}", soft_wrap=True)
-    console.print(f"{clients.wrong_count} wrong; memory {server.memory[0]:.0f} to {server.memory[-1]:.0f} MiB")
+    parts = ", ".join(f"{median:.0f}" for median in thirds(server.memory))
+    console.print(
+        f"{clients.wrong_count} wrong; memory {server.memory[0]:.0f} MiB at first, then {parts} (medians of thirds), "
+        f"{server.memory[-1]:.0f} at the end"
+    )
     for fault in found:
         console.print(fault, style="red", soft_wrap=True)
     sys.exit(1 if found or clients.wrong_count else 0)
