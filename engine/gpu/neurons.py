@@ -135,7 +135,7 @@ def screen_neurons(
 def _stretch(screen_scale: Float32) -> Float32:
     """Reciprocals; any are sound, so that those that would be no normal numbers are moved to where they are."""
     size = np.clip(np.abs(screen_scale), np.float32(2.0**-100), np.float32(2.0**100))
-    return (np.float32(1) / np.copysign(size, screen_scale)).astype(np.float32)
+    return cast("Float32", (np.float32(1) / np.copysign(size, screen_scale)).astype(np.float32))
 
 
 def _shift_norm(shift: Float32 | None, stretch: Float32 | None) -> float:
