@@ -57,7 +57,7 @@ def sparse_mlp(
 
     Gating and projection are ``sparse_down``'s, for the values of gated blocks by magnitude whatever the activation,
     since their sign is the up projection's. Likewise the budget. A NaN among a row's x, scores, values or budget
-    makes all of its output NaN.
+    makes all of its output NaN; so does one among its activated scores in gate mode (gelu, gelu_tanh and silu of -inf).
 
     Parameters
     ----------
@@ -96,9 +96,10 @@ def sparse_mlp(
     value = _projection(rows, up, up_scale, up_bias)
     by_value = activation in BY_VALUE and mode != "gate" and gate is None
     candidate = np.ones(value.shape, bool)
+    told = row_scores  # a NaN in it is the row's
     with np.errstate(all="ignore"):
         if mode == "gate":
-            factor = activate(row_scores, activation)
+            told = factor = activate(row_scores, activation)
             size = factor if activation in BY_VALUE else np.abs(factor)
             candidate = size > np.float32(score_threshold)
             value = factor * value
@@ -109,7 +110,7 @@ def sparse_mlp(
         if mode == "predictor":
             candidate = row_scores > np.float32(score_threshold)
     value = np.where(candidate, value, np.float32(0))
-    value[np.isnan(rows).any(axis=1) | np.isnan(row_scores).any(axis=1)] = np.nan
+    value[np.isnan(rows).any(axis=1) | np.isnan(told).any(axis=1)] = np.nan
 
     row_budget = None if budget is None else budget.reshape(-1)
     y, active = project_kept(
@@ -118,7 +119,7 @@ def sparse_mlp(
     if mode == "certified":
         counts = np.where(np.isfinite(rows).all(axis=1), (value > threshold).sum(axis=1), len(up))
     else:
-        counts = np.where(np.isnan(row_scores).any(axis=1), 0, candidate.sum(axis=1))
+        counts = np.where(np.isnan(told).any(axis=1), 0, candidate.sum(axis=1))
     if row_budget is not None:
         counts = np.where(row_budget > 0, counts, 0)
     leading = x.shape[:-1]

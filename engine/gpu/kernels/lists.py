@@ -72,8 +72,9 @@ def list_scored(
 ):
     """One row's candidates by its scores: those above the threshold, in gate mode after the activation.
 
-    In gate mode `factor` gets the activated scores of the list. A NaN in the scores poisons the row. One in x does
-    so when the values are computed, of which there must be one; without candidates it poisons the row here.
+    In gate mode `factor` gets the activated scores of the list. A NaN in the scores, activated or not, poisons the row.
+    One in x does so when the values are computed, of which there must be one; without candidates it poisons the row
+    here.
     """
     row = tl.program_id(0)
     state = row_state(budget, row, flags)
@@ -90,11 +91,11 @@ def list_scored(
         neuron = start + tl.arange(0, BLOCK_NEURONS)
         inside = neuron < neurons
         score = tl.load(scores + neuron, mask=inside, other=0.0)
-        nan |= is_nan(score).to(tl.int32)
         size = score
         if gate_mode:
             score = activate(score, activation)
             size = tl.where(activation <= RELU2, score, tl.abs(score))
+        nan |= is_nan(size).to(tl.int32)
         candidate = inside & (size > score_threshold)
         place = places(candidate, count)
         tl.store(index + place, neuron, mask=candidate)

@@ -150,8 +150,8 @@ void list_scored_row(const KernelCall& c, std::size_t r) {
     if (*found < 0) return;
     bool poisoned = false;
     for (std::size_t f = 0; f < neurons; ++f) {
-        poisoned = poisoned || std::isnan(scores[f]);
         const float value = gate_mode ? activate(scores[f], activation) : scores[f];
+        poisoned = poisoned || std::isnan(value);
         const bool by_value = !gate_mode || activation <= static_cast<std::size_t>(Activation::kRelu2);
         if (!((by_value ? value : std::fabs(value)) > threshold)) continue;
         index[*found] = static_cast<std::int32_t>(f);

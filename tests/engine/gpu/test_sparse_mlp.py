@@ -109,6 +109,16 @@ def test_rows_that_are_not_finite_are_computed_densely(gpu: Interpreter, value: 
         assert old[[0, 2]].tobytes() == new[[0, 2]].tobytes()
 
 
+def test_a_gate_without_a_value_poisons_its_row_alone(gpu: Interpreter) -> None:
+    case = block(np.random.default_rng(4), 3, 20, 70, -1.0)
+    case.arrays["scores"] = np.random.default_rng(5).standard_normal((3, 70)).astype(np.float32)
+    case.arrays["scores"][1, 3] = -np.inf  # whose gelu is NaN
+    case = Case(case.arrays, {**case.attributes, "mode": "gate", "activation": "gelu"})
+    y, active, candidates = run(gpu, case)
+    np.testing.assert_array_equal(np.isnan(y).all(axis=1), [False, True, False])
+    np.testing.assert_array_equal((active > 0, candidates > 0), [[True, False, True]] * 2)
+
+
 @pytest.mark.parametrize("mode", ["predictor", "gate"])
 def test_a_nan_poisons_its_row_alone(gpu: Interpreter, mode: str) -> None:
     rng = np.random.default_rng(4)

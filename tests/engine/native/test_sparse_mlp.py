@@ -289,6 +289,19 @@ def test_a_nan_poisons_its_row_alone(isa: str, mode: str, where: str) -> None:
     assert same_bits(tuple(output[others] for output in before), (y[others], active[others], candidates[others]))
 
 
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_tanh", "silu"])
+def test_a_gate_without_a_value_poisons_its_row_alone(isa: str, activation: str) -> None:
+    """Like the dense block's: gelu, gelu_tanh and silu of minus infinity are NaN."""
+    case = block(np.random.default_rng(4), 3, 20, 70, -1.0)
+    case.arrays["scores"] = np.random.default_rng(5).standard_normal((3, 70)).astype(np.float32)
+    case.arrays["scores"][1, 3] = -np.inf
+    case = Case(case.arrays, {**case.attributes, "mode": "gate", "activation": activation})
+    for outputs in (case.run(isa), case.expected()):
+        y, active, candidates = outputs
+        np.testing.assert_array_equal(np.isnan(y).any(axis=1), [False, activation != "relu", False])
+        np.testing.assert_array_equal((active > 0, candidates > 0), [[True, activation == "relu", True]] * 2)
+
+
 def test_rows_without_a_budget_cost_nothing(isa: str) -> None:
     case = block(np.random.default_rng(5), 6, 33, 65, 0.5)
     case.arrays["x"][2] = np.nan
