@@ -139,6 +139,7 @@ def test_what_the_provider_lacks_is_told_without_a_traceback(capfd: pytest.Captu
 
 
 @no_gpu
+@pytest.mark.filterwarnings("ignore:Specified provider 'CUDAExecutionProvider'")  # ONNX Runtime's own word of it
 def test_no_session_opens_on_the_cpu_in_place_of_a_gpu(repository: Path) -> None:
     with pytest.raises(
         ArtifactError, match=r"model.onnx: ONNX Runtime (refuses it on|opened it on the CPU, .*) cuda:0"
