@@ -19,6 +19,7 @@ _MOST_MISFITS = 8
 # Company is sought among this many batches' worth of those whose turn comes first: more finds better fits, and delays
 # those of rare lengths more.
 _HORIZON = 4.0
+_MARGIN = 1.25  # what a batch may take, of what is expected: under overload many would else end just too late
 _GAP_MEMORY = 0.1  # the weight of the latest gap between arrivals in their moving average
 _SPARE = 64  # heap entries without a request that are borne before a heap is cleaned
 
@@ -275,7 +276,7 @@ class Queue:
             Seconds on the clock of `Pending.arrived`.
         """
         speed = self.tokens_per_second
-        expired = self.expire(now + (self._batch_tokens() / speed if speed else 0.0))
+        expired = self.expire(now + (_MARGIN * self._batch_tokens() / speed if speed else 0.0))
         while self._turns and self._turns[0][2] not in self:
             heapq.heappop(self._turns)
         if not self._turns:

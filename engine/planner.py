@@ -12,6 +12,9 @@ from lazyneuron.engine.speed import Speed
 
 __all__ = ["Lane", "Planner", "Run"]
 
+_LONGEST_PREPARED = 0.02
+"""Seconds. Joining a batch's arrays takes a thousandth: where a batch takes much longer, having done so is no gain, and
+what is chosen when it starts is chosen better, and with its deadlines known better."""
 _MEMORY = 0.2  # the weight of the latest batch in the moving average of a batch's seconds
 
 
@@ -39,6 +42,8 @@ class Lane:
     """Seconds that a batch has taken lately."""
     since: float = 0.0
     """From when on there has been work without a break."""
+    until: float = 0.0
+    """When the batch that was begun last will have run, as far as is known."""
 
 
 @dataclass(eq=False)
@@ -106,13 +111,13 @@ class Planner:
     def ahead(self, now: float) -> Run | None:
         """Return a batch to prepare while no more can run, or None; `start` tells when it may.
 
-        Only a full one: whatever arrives until it starts could not have joined it. There is one at a time, of the
-        model whose turn is next, and it starts before anything else.
+        Only a full one, of a model whose batches are short: whatever arrives until it starts could not have joined it.
+        There is one at a time, of the model whose turn is next, and it starts before anything else.
         """
         lane = self._whose(now, running_too=True) if self._ahead is None else None
-        if lane is None or not lane.queue.full:
+        if lane is None or not lane.queue.full or lane.expected > _LONGEST_PREPARED:
             return None
-        self._ahead = self._take(lane, now)
+        self._ahead = self._take(lane, max(now, lane.until))
         return self._ahead
 
     def start(self, run: Run, now: float) -> bool:
@@ -134,6 +139,13 @@ class Planner:
         lane.expected += (seconds - lane.expected) * (_MEMORY if lane.expected else 1.0)
         lane.speed.finished(run.tokens, lane.since, now, backlog=run.backlog)
         lane.queue.tokens_per_second = lane.speed.tokens_per_second
+
+    def seconds_taken(self, lane: Lane, now: float) -> float:
+        """Return about how long a model still has to do with what has left its queue: it runs, or is prepared."""
+        if not self.busy(lane):
+            return 0.0
+        prepared = lane.expected if self._ahead is not None and self._ahead.lane is lane else 0.0
+        return max(0.0, lane.until - now) + prepared
 
     @property
     def waiting(self) -> bool:
@@ -179,5 +191,6 @@ class Planner:
 
     def _begin(self, run: Run, now: float) -> None:
         run.started, run.charged = now, run.lane.expected
+        run.lane.until = now + run.lane.expected
         run.lane.running += 1
         self._turns.begin(run.lane, run.charged)

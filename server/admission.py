@@ -9,6 +9,8 @@ from lazyneuron.server.config import ClientsConfig, QueueConfig
 __all__ = ["Admission", "Outlook"]
 
 _SHORTEST_RETRY, _LONGEST_RETRY = 0.01, 10.0
+_SURE = 0.85
+"""Of the time to its deadline, what a request is admitted for: the speed varies, and what ends late was for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,15 @@ class Outlook:
         The most tokens of a batch: so much may always wait, however slow the model is.
     seconds_left
         Until its deadline; None: it has none.
+    seconds_taken
+        How long the engine still has to do with what has left the queue.
     """
 
     tokens_ahead: int
     tokens_per_second: float
     batch_tokens: int = 0
     seconds_left: float | None = None
+    seconds_taken: float = 0.0
 
     @property
     def seconds_ahead(self) -> float:
@@ -179,7 +184,8 @@ class Admission:
         left, wait, most = outlook.seconds_left, outlook.seconds_ahead, self.queue.max_wait_seconds
         if left is not None and left <= 0:
             raise DeadlineExceededError("the deadline passed before the request was queued; nothing was computed")
-        if left is not None and wait and outlook.tokens_per_second * left < outlook.tokens_ahead + tokens:
+        working = 0.0 if left is None else _SURE * left - outlook.seconds_taken
+        if left is not None and wait and outlook.tokens_per_second * working < outlook.tokens_ahead + tokens:
             raise DeadlineExceededError(
                 f"the deadline cannot be met: about {wait:.2f} s of work ({outlook.tokens_ahead} tokens) is ahead of "
                 f"the request's {tokens} tokens, and {left:.2f} s are left; nothing was computed"

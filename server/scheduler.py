@@ -246,8 +246,13 @@ class Scheduler:
 
     def _outlook(self, tokens: int, deadline: float | None, client: str) -> Outlook:
         queue = self._lane.queue
-        left = None if deadline is None else deadline - time.monotonic()
-        return Outlook(queue.ahead_of(client, tokens), queue.tokens_per_second, queue.most_tokens, left)
+        if deadline is None:
+            return Outlook(queue.ahead_of(client, tokens), queue.tokens_per_second, queue.most_tokens)
+        now = time.monotonic()
+        taken = self._workers.planner.seconds_taken(self._lane, now)
+        return Outlook(
+            queue.ahead_of(client, tokens), queue.tokens_per_second, queue.most_tokens, deadline - now, taken
+        )
 
     def _wake(self) -> None:
         self._waking = False

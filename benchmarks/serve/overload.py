@@ -57,7 +57,12 @@ class Load:
         return made
 
 
-LOADS = {"small": Load("mlp", 1), "encoder": Load("encoder", 1), "large": Load("mlp", 256)}
+LOADS = {
+    "small": Load("mlp", 1),
+    "encoder": Load("encoder", 1),
+    "large": Load("mlp", 256),
+    "distilbert": Load("distilbert", 1),
+}
 
 
 @dataclass(frozen=True)

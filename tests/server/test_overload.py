@@ -44,6 +44,8 @@ def simulate(
     patience: float | None = None,
     crowd: float = 0.0,
     budget: BudgetConfig | None = None,
+    each: float = EACH,
+    jitter: float = 0.0,
 ) -> Outcome:
     """Open loop: requests arrive by a Poisson process, whatever becomes of them; none is sent again.
 
@@ -59,6 +61,10 @@ def simulate(
         How long the engine stands still once, after five seconds.
     budget
         With it the time for each token falls as the budget does.
+    each
+        Seconds for each token with padding.
+    jitter
+        By what share a batch's time differs from that, at most.
     """
     chance = random.Random(7)
     planner, outcome = Planner(), Outcome()
@@ -70,20 +76,32 @@ def simulate(
     events: list[tuple[float, int, object]] = [(chance.expovariate(rate), 0, "arrival")]
     numbers = iter(range(1, 10**9))
     stalled: list[float] = []
+    prepared: list[Run] = []
 
-    def start(now: float) -> None:
-        run = planner.next(now)
+    def expire() -> None:
         outcome.expired += len(expired := planner.take_expired())
         for _, pending in expired:
             leave(pending)
-        if run is None:
-            return
+
+    def start(now: float) -> None:
+        """Run what may run, as the server's workers do: what was prepared first; then prepare one more."""
+        run = planner.next(now)
+        if prepared and planner.start(prepared[0], now):
+            run = prepared.pop()
+        expire()
+        if run is not None:
+            begin(run, now)
+        if not prepared and (ahead := planner.ahead(now)) is not None:
+            prepared.append(ahead)
+        expire()
+
+    def begin(run: Run, now: float) -> None:
         for pending in run.batch:
             admission.release(pending.tokens, pending.client)
         present = control.update(admission.pressure_at(lane.queue.tokens_per_second, lane.queue.most_tokens))
         outcome.budgets.append(present)
         padded = sum(p.batch for p in run.batch) * max(p.length for p in run.batch)
-        seconds = FIXED + EACH * padded * present
+        seconds = FIXED + each * padded * present * (1 + jitter * chance.uniform(-1, 1))
         if stall and now > 5 and not stalled:
             stalled.append(now)
             seconds += stall
@@ -101,7 +119,15 @@ def simulate(
         ahead = lane.queue.ahead_of(client, pending.tokens)
         try:
             admission.admit(
-                pending.tokens, Outlook(ahead, lane.queue.tokens_per_second, lane.queue.most_tokens, patience), client
+                pending.tokens,
+                Outlook(
+                    ahead,
+                    lane.queue.tokens_per_second,
+                    lane.queue.most_tokens,
+                    patience,
+                    planner.seconds_taken(lane, now),
+                ),
+                client,
             )
         except (QueueFullError, DeadlineExceededError) as error:
             outcome.refused[type(error).__name__] = outcome.refused.get(type(error).__name__, 0) + 1
@@ -127,8 +153,9 @@ def simulate(
         else:
             arrive(now)
         start(now)
-    assert admission.requests == len(lane.queue)
-    assert admission.tokens == lane.queue.tokens
+    still = [pending for run in prepared for pending in run.batch]
+    assert admission.requests == len(lane.queue) + len(still)
+    assert admission.tokens == lane.queue.tokens + sum(pending.tokens for pending in still)
     return outcome
 
 
@@ -154,6 +181,17 @@ def test_three_times_the_load_with_deadlines_computes_almost_nothing_in_vain(cap
     assert outcome.good_tokens / SECONDS >= 0.9 * capacity
     assert outcome.late <= 0.01 * len(outcome.waits)
     assert outcome.refused["DeadlineExceededError"] > 0
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.3])
+@pytest.mark.parametrize("patience", [1.0, 2.0])
+def test_a_slow_model_answers_in_time_what_it_admits(jitter: float, patience: float) -> None:
+    """A batch takes a good part of what callers wait: the one that runs and the one that is prepared count, too."""
+    each, endless = 5e-4, QueueConfig(max_tokens=10**9, max_requests=10**9, max_wait_seconds=1e9)
+    best = simulate(6_000, queue=endless, each=each, jitter=jitter).good_tokens / SECONDS
+    outcome = simulate(3 * best, queue=QueueConfig(), patience=patience, each=each, jitter=jitter)
+    assert outcome.good_tokens / SECONDS > (0.85 if patience < 2 else 0.93) * best
+    assert outcome.late < 0.03 * len(outcome.waits)
 
 
 def test_after_a_stall_the_server_finds_back(capacity: float) -> None:
