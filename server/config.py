@@ -137,6 +137,8 @@ class LimitsConfig(_Part):
     """Of each ragged axis."""
     max_rank: Annotated[int, Field(ge=1, le=64)] = 8
     """Axes of a tensor."""
+    max_characters: Positive = 262_144
+    """Characters of a text, before it becomes tokens."""
 
 
 class BudgetConfig(_Part):

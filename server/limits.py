@@ -10,17 +10,21 @@ from lazyneuron.engine.errors import InputError
 from lazyneuron.engine.requests import Request
 from lazyneuron.server.config import LimitsConfig
 
-__all__ = ["check_ranks", "check_request"]
+__all__ = ["check_inputs", "check_request"]
 
 
-def check_ranks(limits: LimitsConfig, inputs: object) -> None:
-    """Check how many axes each array has, before anything else reads it.
+def check_inputs(limits: LimitsConfig, inputs: object) -> None:
+    """Check how many axes each array has, or how long a text is, before anything else reads it.
+
+    A tokenizer takes hundreds of bytes for each of a text's, even where it then cuts the text off.
 
     Raises
     ------
     InputError
         Naming the input, what was got and what was expected.
     """
+    if isinstance(inputs, str) and len(inputs) > limits.max_characters:
+        raise _refusal("text", f"{len(inputs)} characters", limits.max_characters, "max_characters")
     if not isinstance(inputs, Mapping):
         return
     for name, array in inputs.items():

@@ -14,7 +14,7 @@ from lazyneuron.server.budget import asked_budget
 from lazyneuron.server.calls import current_call
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.devices import Devices
-from lazyneuron.server.limits import check_ranks, check_request
+from lazyneuron.server.limits import check_inputs, check_request
 from lazyneuron.server.metrics import Metrics
 from lazyneuron.server.repository import Entry, Repository
 from lazyneuron.server.scheduler import Answer, Scheduler
@@ -169,17 +169,17 @@ class Serving:
 
         def make() -> Request:
             inputs = decode()
-            check_ranks(limits, inputs)
+            check_inputs(limits, inputs)
             made = served.model.request(inputs, share)
             check_request(limits, made)
             return replace(made, row_counts=True) if row_counts else made
 
         with served.in_use():
-            if image:
+            if image or size >= _LARGE_BYTES:
                 async with self._decoding:
                     request = await asyncio.to_thread(make)
             else:
-                request = await asyncio.to_thread(make) if size >= _LARGE_BYTES else make()
+                request = make()
             served.lately.append(request.axes)
             return await served.scheduler.submit(request, deadline, call.client, exact=exact)
 

@@ -85,7 +85,7 @@ def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str) -> No
 @pytest.fixture(scope="module")
 def classes(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> ServerProcess:
     settings = "[budget]\nclasses = {economy = 0.1, standard = 1.0}\n[limits]\nmax_rank = 3\nmax_batch = 4\n"
-    settings += "max_length = 20\nmax_tokens = 60\n"
+    settings += "max_characters = 40\nmax_length = 20\nmax_tokens = 60\n"
     with serving(repository, tmp_path_factory.mktemp("classes") / "log", settings) as server:
         yield server
 
@@ -127,16 +127,18 @@ def test_the_open_inference_protocol_has_it_as_a_parameter(classes: ServerProces
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "words"),
+    ("name", "of", "words"),
     [
+        ("text", "x" * 51, r"text: got 51 characters; expected at most 40 .the server's limits.max_characters"),
         ("vector", (1, 1, 4, 4), r"x: got rank 4; expected at most 3 .the server's limits.max_rank"),
         ("vector", (5, 16), r"inputs: got batch 5; expected at most 4 .the server's limits.max_batch"),
         ("sequence", (1, 21, 16), r"inputs: got sequence 21; expected at most 20 .the server's limits.max_length"),
         ("sequence", (4, 20, 16), r"inputs: got 80 tokens; expected at most 60 .the server's limits.max_tokens"),
     ],
 )
-def test_limits_are_named_in_words(classes: ServerProcess, name: str, shape: tuple[int, ...], words: str) -> None:
+def test_limits_are_named_in_words(classes: ServerProcess, name: str, of: str | tuple[int, ...], words: str) -> None:
+    inputs = of if isinstance(of, str) else {"x": np.ones(of, np.float32)}
     with grpc.insecure_channel(classes.grpc) as channel:
         with pytest.raises(grpc.RpcError, match=words) as caught:
-            PredictionServiceStub(channel).Predict(request_for(name, {"x": np.ones(shape, np.float32)}))
+            PredictionServiceStub(channel).Predict(request_for(name, inputs))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
