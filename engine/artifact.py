@@ -7,6 +7,7 @@ same schema for readers in other languages.
 import hashlib
 import json
 import re
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -43,6 +44,7 @@ __all__ = [
     "TokenizerSpec",
     "check_sizes",
     "digest",
+    "manifest_bytes",
     "mask_for",
     "ragged_axes",
     "read_manifest",
@@ -54,6 +56,7 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+_LARGEST_MANIFEST = 2**26
 BATCH_AXIS = "batch"
 """The name of the axis along which requests are joined. An axis with any other name is ragged: its length may
 differ between requests, and shorter ones are padded."""
@@ -297,7 +300,7 @@ class Manifest(_Part):
 
     format_version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=10**18)]
     created_by: str
     source: Source
     task: str
@@ -408,6 +411,26 @@ def resolve_version(path: Path) -> Path:
     raise ArtifactError(f"{path}: not a model; expected {MANIFEST_FILE} or a numbered version folder in it")
 
 
+def manifest_bytes(folder: Path) -> bytes:
+    """Return what stands in a version's `manifest.json`, unchecked.
+
+    Raises
+    ------
+    ArtifactError
+        If there is no such file, or it cannot be read; a pipe would be waited for, and a device read for ever.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_MANIFEST:
+            raise ArtifactError(f"{path}: not a file of at most {_LARGEST_MANIFEST} bytes; export the model again")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; the artifact is incomplete, export it again") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror or error}); export it again") from error
+
+
 def read_manifest(folder: Path, content: bytes | None = None) -> Manifest:
     """Read and check `manifest.json` in a version's folder.
 
@@ -433,7 +456,7 @@ def read_manifest(folder: Path, content: bytes | None = None) -> Manifest:
         missing="the artifact is incomplete, export it again",
         unreadable="; export it again",
         strict=True,
-        content=content,
+        content=manifest_bytes(folder) if content is None else content,
     )
 
 

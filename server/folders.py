@@ -9,7 +9,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lazyneuron.engine.artifact import MANIFEST_FILE, versions
+from lazyneuron.engine.artifact import MANIFEST_FILE, manifest_bytes, versions
 from lazyneuron.engine.confine import confined, plain_name
 from lazyneuron.engine.errors import ArtifactError
 from lazyneuron.engine.signature import SIGNATURE_FILE
@@ -161,18 +161,18 @@ class Scanner:
         stat = _stat(path)
         known = self._peeks.get(path) or self._earlier.get(path)
         if known is None or known[0] != stat:
-            known = (stat, _read(path))
+            known = (stat, _read(folder))
         self._peeks[path] = known
         return known[1]
 
 
-def _read(path: Path) -> _Peek:
+def _read(folder: Path) -> _Peek:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(manifest_bytes(folder))
         name, version, files = document["name"], document["version"], document["files"]
         if isinstance(name, str) and isinstance(version, int) and isinstance(files, dict) and _NAME.fullmatch(name):
             return _Peek(name, version, tuple(file for file in files if plain_name(file)))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (ArtifactError, ValueError, KeyError, TypeError, RecursionError):
         pass  # whoever loads it says what is wrong
     return _Peek()
 

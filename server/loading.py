@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lazyneuron.engine.artifact import MANIFEST_FILE, Manifest, check_sizes, read_manifest, verify_files
+from lazyneuron.engine.artifact import MANIFEST_FILE, Manifest, check_sizes, manifest_bytes, read_manifest, verify_files
 from lazyneuron.engine.confine import confined
 from lazyneuron.engine.errors import ArtifactError, LazyneuronError
 from lazyneuron.engine.model import Model
@@ -147,10 +147,7 @@ class _Load:
         confined(folder, root)
         path = folder / MANIFEST_FILE
         confined(path, root)
-        try:
-            content = path.read_bytes()  # once: what was signed is what is read
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such file; the artifact is incomplete, export it again") from None
+        content = manifest_bytes(folder)  # once: what was signed is what is read
         if self.trusted:
             self.step = "signature"
             check_signature(folder, content, self.trusted, root=root)

@@ -78,6 +78,7 @@ def test_the_highest_version_stands_for_the_model(artifact):
         (lambda d: d.update(surprise=1), "surprise"),
         (lambda d: d.update(name="../outside"), "name"),
         (lambda d: d.update(inputs=[]), "inputs"),
+        (lambda d: d.update(version=10**18), "version: Input should be less than"),  # no message could tell it
         (lambda d: d["files"].update({"../../etc/passwd": d["files"]["model.onnx"]}), "not a plain file name"),
         (lambda d: d["files"].pop("model.onnx"), "model.onnx is missing"),
     ],

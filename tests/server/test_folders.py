@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lazyneuron.engine.artifact import read_manifest
 from lazyneuron.engine.errors import ArtifactError
 from lazyneuron.server.folders import Scanner
 from tests.support.artifacts import write_vector_model
@@ -88,3 +89,13 @@ def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="no such folder"):
         Scanner(tmp_path / "file").scan()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_manifest_that_is_no_file_is_not_read(tmp_path: Path, make) -> None:
+    folder = write_vector_model(tmp_path)
+    (folder / "manifest.json").unlink()
+    make(folder / "manifest.json")
+    assert names(Scanner(tmp_path)) == {"vector": [1]}
+    with pytest.raises(ArtifactError, match=r"manifest\.json: not a file"):
+        read_manifest(folder)
