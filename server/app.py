@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -97,8 +98,13 @@ class App:
         return f"{'https' if self._edge.tls is not None else 'http'}://{self.http_address}/"
 
     @property
+    def started(self) -> bool:
+        """Whether requests are taken, or have been."""
+        return self._grpc is not None
+
+    @property
     def loading(self) -> bool:
-        """Whether a thread is loading a model."""
+        """Whether a thread is loading a model, or reads the folder."""
         return self._serving is not None and self._serving.repository.loading
 
     def reload(self) -> None:
@@ -269,7 +275,13 @@ async def serve(
         loop.add_signal_handler(number, _stop_or_exit, stop, number)
     # Taken from the first moment on: unhandled, it would end the process.
     loop.add_signal_handler(signal.SIGHUP, _reload, app, config, log, reread)
-    await app.start()
+    starting, stopping = asyncio.ensure_future(app.start()), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():
+        notify("STOPPING=1", "STATUS=models are no longer loaded")
+        _log.info("stopping before the models are loaded")
+        _leave(log, 0)
+    await starting
     on_ready(app)
     _log.info("ready: gRPC on %s, HTTP on %s", app.grpc_address, app.http_url)
     notify("READY=1", f"STATUS=gRPC on {app.grpc_address}, HTTP on {app.http_url}")
@@ -280,17 +292,22 @@ async def serve(
     if not finished:
         _log.error("not every admitted request finished within %g s", config.grace_seconds)
     if not finished or app.loading:
-        # A worker thread inside ONNX Runtime cannot be interrupted, and the interpreter would wait for it.
-        if log is not None:
-            log.flush()
-        logging.shutdown()
-        os._exit(0 if finished else 1)
+        _leave(log, 0 if finished else 1)
     return finished
+
+
+def _leave(log: LogOutput | None, status: int) -> NoReturn:
+    """End the process at once: a thread that loads or runs a model cannot be interrupted, and would be waited for."""
+    if log is not None:
+        log.flush()
+    logging.shutdown()
+    os._exit(status)
 
 
 def _reload(app: App, config: ServerConfig, log: LogOutput | None, reread: Callable[[], ServerConfig] | None) -> None:
     """Take up what may change while the server runs, and name what may not."""
-    notify(*reloading())
+    if app.started:  # or the manager would take the end of the reload for that of the start
+        notify(*reloading())
     _log.info("SIGHUP: reading certificates, tokens and the log's level again")
     app.reload()
     try:
@@ -303,7 +320,8 @@ def _reload(app: App, config: ServerConfig, log: LogOutput | None, reread: Calla
         level = new.model_copy(update={"log": new.log.model_copy(update={"level": config.log.level})})
         if level != config:
             _log.warning("settings other than log.level changed; they need a restart")
-    notify("READY=1")
+    if app.started:
+        notify("READY=1")
 
 
 def _stop_or_exit(stop: asyncio.Event, number: int) -> None:

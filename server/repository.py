@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Coroutine, Hashable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -151,6 +151,7 @@ class Repository:
         self.changed = changed
         self._scanner = Scanner(path)
         self._scan = Scan()
+        self._scanning: Future[Scan] | None = None
         self._trouble = ""
         self._states: dict[str, _State] = {}
         self._looking = asyncio.Lock()
@@ -165,8 +166,8 @@ class Repository:
 
     @property
     def loading(self) -> bool:
-        """Whether a version is being loaded, in a thread that cannot be interrupted."""
-        return self._loading.locked()
+        """Whether a version is being loaded, or the folder read, in a thread that cannot be interrupted."""
+        return self._loading.locked() or (self._scanning is not None and self._scanning.running())
 
     async def start(self) -> None:
         """Load what is there.
@@ -306,7 +307,8 @@ class Repository:
         """Scan the folder. One that has gone, or has no model of a sudden, says nothing about what shall be served."""
         async with self._looking:
             try:
-                scan = await asyncio.get_running_loop().run_in_executor(self._scans, self._scanner.scan)
+                self._scanning = self._scans.submit(self._scanner.scan)
+                scan = await asyncio.wrap_future(self._scanning)
             except ArtifactError as error:
                 if first:
                     raise

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,23 @@ def test_sighup_while_models_load_does_not_end_the_process(repository: Path, tmp
         assert process.stdout.readline().startswith("ready: ")
     process.terminate()
     assert process.wait(20) == 0
+
+
+def test_signals_while_models_load(repository: Path, tmp_path: Path, manager: socket.socket) -> None:
+    command = [sys.executable, "-m", "lazyneuron", "serve", str(repository), "--grpc-port", "0", "--http-port", "0"]
+    command += ["--auto-tune", "--set", "tuning_seconds=60"]
+    environment = {"NOTIFY_SOCKET": manager.getsockname(), "WATCHDOG_USEC": "200000", "XDG_CACHE_HOME": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **environment}, text=True)
+    assert manager.recv(4096) == b"WATCHDOG=1"  # from now on signals are handled
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", None)
+    assert process.returncode == 0
+    notices = []
+    while not notices or not notices[-1].startswith(b"STOPPING=1"):
+        notices.append(manager.recv(4096))
+    assert set(notices[:-1]) == {b"WATCHDOG=1"}
 
 
 def test_print_config_is_a_file_that_gives_the_same_settings(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import shutil
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -310,6 +311,23 @@ class TestReload:
             await started.rescanned()
             assert await started.ask() == 2
             assert started.repository.troubles() == []
+
+        run(tmp_path, test)
+
+    def test_a_folder_that_does_not_answer_is_known_at_the_end(self, tmp_path: Path) -> None:
+        write_vector_model(tmp_path)
+        answers = threading.Event()
+
+        async def test(started: Started) -> None:
+            scan = started.repository._scanner.scan
+            started.repository._scanner.scan = lambda: answers.wait(20) and scan()  # type: ignore[method-assign]
+            look = asyncio.create_task(started.repository.rescan())
+            while not started.repository.loading:
+                await asyncio.sleep(0.001)
+            look.cancel()  # the thread goes on, and the interpreter would wait for it
+            await asyncio.wait({look})
+            assert started.repository.loading
+            answers.set()
 
         run(tmp_path, test)
 
