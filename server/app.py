@@ -337,8 +337,8 @@ def _bind(host: str, port: int, flag: str) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # the latter of names that are none
+        reason = getattr(error, "strerror", None) or str(error)
         message = f"{_address(host, port)} cannot be bound ({reason}); choose another with {flag} or --host"
         raise ConfigurationError(message) from error
     return bound

@@ -35,9 +35,11 @@ __all__ = [
 ]
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Period = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_LONGEST = 2_000_000.0  # seconds; gRPC and epoll have 32 bits for milliseconds
+Seconds = Annotated[float, Field(ge=0, le=_LONGEST)]
+Period = Annotated[float, Field(gt=0, le=_LONGEST)]
 Positive = Annotated[int, Field(ge=1)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
 Share = Annotated[float, Field(ge=0, le=1)]
 SomeShare = Annotated[float, Field(gt=0, le=1)]
 
@@ -82,7 +84,7 @@ class BatchingConfig(_Part):
     """The share of a batch's tokens that may be padding."""
     max_seconds: Period = 0.25
     """How long a batch shall take: a slow model's are made smaller than `max_tokens` for that."""
-    concurrency: Positive = 1
+    concurrency: Threads = 1
     """Batches of one model that run at the same time, sharing its ONNX Runtime threads. Models take turns: together
     they run no more at the same time than one of them would."""
 
@@ -288,7 +290,7 @@ class RepositoryConfig(_Part):
     watch: Literal["events", "poll", "off"] = "events"
     """How changes of the folder are noticed: by the kernel's events, with a look every `rescan_seconds` beside; by
     those looks alone; or not, so that models change by the protocol's repository calls alone."""
-    rescan_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
+    rescan_seconds: Period = 5.0
     """Between looks at the folder."""
     memory_bytes: Positive | None = None
     """The most that all loaded models may take; what does not fit is refused. Absent: no limit."""
@@ -315,7 +317,7 @@ class ServerConfig(_Part):
     device: Devices = "auto"
     """Where models run: `cpu`; a GPU, as `cuda:0`; several, as `cuda:0,cuda:1`, with a session of each model on each;
     or `auto`, the first GPU where all that it needs is there, else the CPU."""
-    threads: Positive | None = None
+    threads: Threads | None = None
     """ONNX Runtime's intra-op threads for each model; absent: one a usable core."""
     auto_tune: bool = False
     """Measure at the start how each model is best run here, unless it was measured before; over `threads` and

@@ -43,7 +43,8 @@ def schema() -> dict[str, Any]:
 
 def _line(key: str, value: Any, source: str) -> str:  # noqa: ANN401  any setting's
     setting = f"# {key} =" if value is None else f"{key} = {_toml(value)}"
-    return f"{setting:{_COLUMN}}  # {source}"
+    told = "".join(character if character.isprintable() else "?" for character in source)  # a file has any name
+    return f"{setting:{_COLUMN}}  # {told}"
 
 
 def _toml(value: Any) -> str:  # noqa: ANN401

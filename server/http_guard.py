@@ -179,7 +179,8 @@ class HttpGuard:
             call.batch_requests, call.queue_seconds = inner.batch_requests, inner.queue_seconds
             call.inference_seconds = inner.inference_seconds
         status = answer.status or 500
-        self._observer.end(call, "OK" if status < 400 else _CODES.get(status, "INTERNAL"))
+        other = "OK" if status < 400 else "INVALID_ARGUMENT" if status < 500 else "INTERNAL"
+        self._observer.end(call, _CODES.get(status, other))
 
 
 class _Answer:

@@ -157,6 +157,8 @@ def _parsed(name: str, text: str, known: Mapping[str, FieldInfo], source: str, s
         raise ConfigurationError(f"{source}: {_unknown(name, schema)}")
     adapter: TypeAdapter[Any] = TypeAdapter(field.annotation)  # type: ignore[arg-type] # never None in a schema
     try:
+        if get_origin(field.annotation) is dict:
+            return adapter.validate_json(text)
         if _is_list(field.annotation):
             items = json.loads(text) if text.lstrip().startswith("[") else text.split(",")
             return adapter.validate_python([item.strip() if isinstance(item, str) else item for item in items])

@@ -94,6 +94,7 @@ def test_the_environment_is_over_the_file_and_under_the_flags(tmp_path: Path) ->
         ("AUTH__ADMIN_CERTIFICATES", '["ops, root"]', ("ops, root",)),
         ("AUTH__TOKENS_FILE", "/etc/tokens", Path("/etc/tokens")),
         ("LOG__FORMAT", "json", "json"),
+        ("BUDGET__CLASSES", '{"exact": 1, "low": 0.25}', {"exact": 1.0, "low": 0.25}),
     ],
 )
 def test_text_becomes_a_value_of_the_setting_s_type(variable: str, text: str, value: object) -> None:
@@ -116,6 +117,10 @@ def test_text_becomes_a_value_of_the_setting_s_type(variable: str, text: str, va
             "LAZYNEURON_GRPC_PORT: grpc_port: Input should be less than or equal to 65535 .got 70000.",
         ),
         ("LOG__FORMAT", "xml", "LAZYNEURON_LOG__FORMAT: log.format: Input should be 'text' or 'json' .got 'xml'."),
+        ("BUDGET__CLASSES", "low=0.25", "LAZYNEURON_BUDGET__CLASSES: budget.classes: Invalid JSON"),
+        ("THREADS", "100000", "LAZYNEURON_THREADS: threads: Input should be less than or equal to 1024"),
+        ("GRACE_SECONDS", "nan", "LAZYNEURON_GRACE_SECONDS: grace_seconds: Input should be"),
+        ("TLS__MAX_CONNECTION_SECONDS", "1e9", "LAZYNEURON_TLS__MAX_CONNECTION_SECONDS: .* or equal to 2000000"),
         ("AUTH__ADMIN_CERTIFICATES", "[1", "LAZYNEURON_AUTH__ADMIN_CERTIFICATES: .* expected a list"),
         ("TLS__KEY", "k", "LAZYNEURON_TLS__KEY: tls.key is set and tls.certificate is not; expected both or neither"),
         ("TLS__CLIENT_CA", "k", "LAZYNEURON_TLS__CLIENT_CA: tls.client_ca is set without tls.certificate and tls.key"),

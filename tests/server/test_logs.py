@@ -25,6 +25,7 @@ from lazyneuron.server.logs import LogOutput
 from lazyneuron.server.metrics import Metrics
 from lazyneuron.server.observer import Observer
 from tests.server.test_predict import request_for
+from tests.support.rest import ask
 from tests.support.server import ServerProcess, serving, until
 
 X = {"x": np.ones((1, 16), np.float32)}
@@ -65,6 +66,13 @@ def test_every_line_is_an_object_and_tells_what_a_call_took(server: ServerProces
     assert 0 <= queue <= seconds
     assert refused["code"] == "NOT_FOUND"
     assert "no model named 'nothing'" in str(refused["error"])
+
+
+def test_a_client_s_fault_over_http_is_not_the_server_s(server: ServerProcess) -> None:
+    path = "/v2/models/vector/infer"
+    assert ask(server.http, "POST", path, b"", content_encoding="br", x_request_id="br").status == 415
+    until(lambda: "br" in {line.get("request_id") for line in lines(server)}, "it is told")
+    assert [line["code"] for line in lines(server) if line.get("request_id") == "br"] == ["INVALID_ARGUMENT"]
 
 
 @pytest.mark.parametrize("wanted", ["", " ", "a b", "x" * 200, "id\twith\ttabs", "{}", "-dash-first", "’"])

@@ -1,6 +1,7 @@
 """The process: ports, SIGTERM with requests in flight, clients that die, overload and deadlines."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -87,6 +88,14 @@ def test_a_port_in_use_is_one_line(repository: Path, flag: str) -> None:
     assert done.returncode == 1
     expected = f"error: 127.0.0.1:{port} cannot be bound (Address already in use); choose another with {flag} or --host"
     assert done.stderr.splitlines() == [expected]
+
+
+@pytest.mark.parametrize("host", ["not a host", "a" * 300])
+def test_a_host_that_is_none_is_one_line(repository: Path, host: str) -> None:
+    command = [sys.executable, "-m", "lazyneuron", "serve", str(repository), "--host", host]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"error: {host}:8001 cannot be bound .*; choose another with .* or --host\n", done.stderr)
 
 
 def test_two_servers_do_not_share_a_port(server: ServerProcess, repository: Path) -> None:
