@@ -31,7 +31,7 @@ from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
 from lazyneuron.engine.origins import Origin, image_content
-from lazyneuron.engine.requests import Array, Request, make_request
+from lazyneuron.engine.requests import Array, Request, RequestMaker
 from lazyneuron.engine.session import Sessions, open_session
 from lazyneuron.engine.splitting import joined_outputs
 from lazyneuron.engine.text import TextEncoder
@@ -198,6 +198,7 @@ class Model:
         self._encoder = encoder
         self._image_encoder = None if manifest.image is None else ImageEncoder(manifest.image)
         self._reader = Reader(manifest, encoder)
+        self._requests = RequestMaker(manifest)
         self._counting = Counting(manifest)
         counts = [(b.active_output, b.candidates_output) for b in manifest.blocks]
         self._fetches = [o.name for o in manifest.outputs] + [n for pair in counts for n in pair if n is not None]
@@ -335,13 +336,13 @@ class Model:
             if self._encoder is None:
                 raise self._refused("text", "tokenizer")
             arrays, origin = self._encoder.encode(inputs)
-            return make_request(self.manifest, arrays, budget, origin)
+            return self._requests.make(arrays, budget, origin)
         if isinstance(inputs, bytes | Path):
             if self._image_encoder is None:
                 raise self._refused("image", "image preprocessor")
             arrays, origin = self._image_encoder.encode(image_content(inputs))
-            return make_request(self.manifest, arrays, budget, origin)
-        return make_request(self.manifest, inputs, budget)
+            return self._requests.make(arrays, budget, origin)
+        return self._requests.make(inputs, budget)
 
     def _refused(self, kind: str, lacking: str) -> InputError:
         names = [spec.name for spec in self.manifest.inputs]

@@ -8,7 +8,7 @@ from lazyneuron.engine.accounting import BlockCounts, block_counts
 from lazyneuron.engine.artifact import BlockFlops, BlockPlan, Density, InputSpec, OutputSpec
 from lazyneuron.engine.collate import join
 from lazyneuron.engine.counting import Counting
-from lazyneuron.engine.requests import make_request
+from lazyneuron.engine.requests import RequestMaker
 from tests.support.artifacts import manifest_of
 
 TOKENS, FRAMES, EXAMPLES = ("batch", "sequence"), ("batch", "frames"), ("batch",)
@@ -90,7 +90,7 @@ def test_each_request_and_the_padding(shapes, seed, masked):
         inputs = {"x": np.ones((batch, length), np.float32), "heard": np.ones((batch, frames), np.float32)}
         if masked:
             inputs["mask"] = rng.integers(0, 2, (batch, length))
-        requests.append(make_request(MANIFEST, inputs, 1.0))
+        requests.append(RequestMaker(MANIFEST).make(inputs, 1.0))
     feed = join(MANIFEST, requests)
     values = {}
     for block in BLOCKS:
