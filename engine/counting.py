@@ -1,19 +1,18 @@
 """From a batch's counts, as the operators returned them, to each request's own and to its padding's."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lazyneuron.engine.accounting import BlockCounts, block_counts
-from lazyneuron.engine.artifact import BATCH_AXIS, BlockPlan, Manifest, ragged_axes
+from lazyneuron.engine.accounting import BlockCounts, Sparsity, block_counts
+from lazyneuron.engine.artifact import Axes, BlockPlan, Manifest, ragged_axes
 from lazyneuron.engine.collate import cut
 from lazyneuron.engine.requests import Array, Request
 
-__all__ = ["BatchCounts", "RowCounts", "batch_counts", "padding_counts"]
+__all__ = ["BatchCounts", "Counting", "RowCounts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,138 +33,155 @@ class RowCounts:
 
 @dataclass(frozen=True, slots=True)
 class BatchCounts:
-    """What one block did in a batch, over its real rows.
+    """What a model's blocks did in a batch.
 
     Attributes
     ----------
     requests
-        Each request's own, in their order.
+        Over each request's real rows, in the requests' order.
     total
-        Over all of them.
+        Over those of all.
+    padding
+        Over the padding rows; `flops_dense` is what they would cost unskipped.
     rows
-        Row by row.
+        Row by row, one entry a block.
     """
 
-    requests: list[BlockCounts]
-    total: BlockCounts
-    rows: RowCounts
+    requests: list[Sparsity]
+    total: Sparsity
+    padding: Sparsity
+    rows: tuple[RowCounts, ...]
 
 
-def batch_counts(
-    manifest: Manifest,
-    block: BlockPlan,
-    feed: Mapping[str, Array],
-    values: Mapping[str, Array],
-    requests: Sequence[Request],
-) -> BatchCounts:
-    """Return what `block` did over the real rows of a batch, and of each of its requests.
+_NO_ROWS = np.zeros(0, np.int32)
+
+_Counts = NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Blocks whose counts have the same axes, so that they are added up together.
+
+    Attributes
+    ----------
+    rows
+        The axes.
+    mask
+        The input that tells padding, by its name; None: there is none.
+    places
+        Where the blocks stand in the manifest.
+    active, candidates
+        Their counts' names; no candidates: every neuron's up projection is computed.
+    """
+
+    rows: Axes
+    mask: str | None
+    places: list[int] = field(default_factory=list)
+    active: list[str] = field(default_factory=list)
+    candidates: list[str] = field(default_factory=list)
+
+
+class Counting:
+    """Adds up one model's counts.
 
     Parameters
     ----------
     manifest
         The model's.
-    block
-        One of its blocks.
-    feed, values
-        The batch's inputs and what came out, by name.
-    requests
-        Those of the batch, in their order.
     """
-    active = values[block.active_output]
-    candidates = None if block.candidates_output is None else values[block.candidates_output]
-    mask = manifest.mask_for(block.rows)
-    if block.rows[:1] == (BATCH_AXIS,) and (mask is not None or not _padded(block, requests)):
-        # All requests in one pass: where padding is, the mask tells it.
-        real = None if mask is None else feed[mask.name] != 0
-        if real is None:
-            rows = [request.batch * math.prod(active.shape[1:]) for request in requests]
-        else:
-            rows = _by_request(real, None, requests)
-        sums = _by_request(active, real, requests)
-        tested: Sequence[int | None] = (
-            [None] * len(requests) if candidates is None else _by_request(candidates, real, requests)
-        )
-        by_row = RowCounts(active, None if mask is None else feed[mask.name])
-    else:
-        marks = None if mask is None else feed[mask.name]
-        rows, sums, tested = _one_by_one(block, active, candidates, marks, requests)
-        by_row = _own_rows(block, active, marks, requests)
-    each = [
-        block_counts(block, rows=r, active=a, candidates=c) for r, a, c in zip(rows, sums, tested, strict=True)
-    ]  # fmt: skip
-    if len(each) == 1:
-        return BatchCounts(each, each[0], by_row)
-    all_tested = None if candidates is None else sum(count for count in tested if count is not None)
-    return BatchCounts(each, block_counts(block, rows=sum(rows), active=sum(sums), candidates=all_tested), by_row)
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._blocks = manifest.blocks
+        groups: dict[tuple[Axes, bool], _Group] = {}
+        for place, block in enumerate(self._blocks):
+            mask = manifest.mask_for(block.rows)
+            key = block.rows, block.candidates_output is None
+            group = groups.setdefault(key, _Group(block.rows, None if mask is None else mask.name))
+            group.places.append(place)
+            group.active.append(block.active_output)
+            if block.candidates_output is not None:
+                group.candidates.append(block.candidates_output)
+        self._groups = list(groups.values())
+
+    def of(self, requests: Sequence[Request], feed: Mapping[str, Array], values: Mapping[str, Array]) -> BatchCounts:
+        """Return what the blocks did in a batch.
+
+        Parameters
+        ----------
+        requests
+            Those of the batch, in their order.
+        feed, values
+            The batch's inputs and what came out, by name.
+        """
+        own: list[list[BlockCounts]] = [[] for _ in self._blocks]
+        padding = [BlockCounts(block.name, 0, 0, 0, 0, 0, 0) for block in self._blocks]
+        by_row = [RowCounts(_NO_ROWS)] * len(self._blocks)
+        for group in self._groups:
+            active, lengths = _flat(group, group.active, requests, values)
+            candidates = _flat(group, group.candidates, requests, values)[0] if group.candidates else None
+            mask = None if group.mask is None else feed[group.mask].ravel()
+            real = None if mask is None or mask.all() else mask != 0
+            rows = lengths if real is None else _sums(real[np.newaxis].view(np.int8), None, lengths)[0].tolist()
+            used = _sums(active, real, lengths)
+            tested = None if candidates is None else _sums(candidates, real, lengths)
+            for index, place in enumerate(group.places):
+                block = self._blocks[place]
+                mine = [None] * len(requests) if tested is None else tested[index].tolist()
+                own[place] = [
+                    block_counts(block, rows=r, active=a, candidates=c)
+                    for r, a, c in zip(rows, used[index].tolist(), mine, strict=True)
+                ]
+                by_row[place] = RowCounts(active[index], real)
+                if real is not None:
+                    among = None if candidates is None else candidates[index]
+                    padding[place] = _padding(block, ~real, active[index], among)
+        each = [Sparsity(blocks) for blocks in zip(*own, strict=True)]
+        return BatchCounts(each, Sparsity.total(each), Sparsity(tuple(padding)), tuple(by_row))
 
 
-def _padded(block: BlockPlan, requests: Sequence[Request]) -> bool:
-    """Return whether some of the requests are shorter than the batch along an axis of the block's rows."""
-    ragged = ragged_axes(block.rows)
-    return any(len({request.axes.get(axis) for request in requests}) > 1 for axis in ragged)
+def _flat(
+    group: _Group, names: Sequence[str], requests: Sequence[Request], values: Mapping[str, Array]
+) -> tuple[_Counts, list[int]]:
+    """Return counts as [blocks, rows], one request's rows after the other's, and how many rows each has.
+
+    Padding is among them where a mask tells it.
+    """
+    counts: _Counts = np.array([values[name] for name in names])
+    blocks = len(names)
+    if len(requests) == 1 or group.mask is not None or not _padded(group.rows, requests):
+        flat = counts.reshape(blocks, -1)
+        rows = flat.shape[1] // counts.shape[1] if len(requests) > 1 else 0
+        return flat, [request.batch * rows for request in requests] if rows else [flat.shape[1]]
+    firsts = accumulate((request.batch for request in requests[:-1]), initial=0)
+    axes = (blocks, *group.rows)
+    pieces = [cut(counts, axes, r, first).reshape(blocks, -1) for r, first in zip(requests, firsts, strict=True)]
+    return np.concatenate(pieces, axis=1), [piece.shape[1] for piece in pieces]
 
 
-def _by_request(counts: Array, real: NDArray[np.bool_] | None, requests: Sequence[Request]) -> list[int]:
-    """Return the sum over each request's rows; its examples stand together, in the requests' order."""
+def _padded(rows: Axes, requests: Sequence[Request]) -> bool:
+    """Return whether some of the requests are shorter than the batch along an axis of a block's rows."""
+    return any(len({request.axes.get(axis) for request in requests}) > 1 for axis in ragged_axes(rows))
+
+
+def _sums(counts: _Counts, real: NDArray[np.bool_] | None, lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Return the sums over each request's real rows, int64 [blocks, requests]; padding may follow the last one's."""
     counted = counts if real is None else counts * real
-    if len(requests) == 1:
-        return [int(counted.sum(dtype=np.int64))]
-    examples = counted.reshape(len(counted), -1).sum(axis=1, dtype=np.int64)
-    if len(requests) != len(examples):
-        examples = np.add.reduceat(examples, list(accumulate((r.batch for r in requests[:-1]), initial=0)))
-    sums: list[int] = examples.tolist()
+    sums: NDArray[np.int64]
+    if len(lengths) == 1:
+        sums = counted.sum(axis=1, dtype=np.int64)[:, np.newaxis]
+    else:
+        firsts = list(accumulate(lengths[:-1], initial=0))
+        sums = np.add.reduceat(counted, firsts, axis=1, dtype=np.int64)
     return sums
 
 
-def _one_by_one(
-    block: BlockPlan, active: Array, candidates: Array | None, mask: Array | None, requests: Sequence[Request]
-) -> tuple[list[int], list[int], list[int | None]]:
-    rows: list[int] = []
-    sums: list[int] = []
-    tested: list[int | None] = []
-    first = 0
-    for request in requests:
-        mine = cut(active, block.rows, request, first)
-        real = np.ones(mine.shape, bool) if mask is None else cut(mask, block.rows, request, first) != 0
-        rows.append(int(real.sum()))
-        sums.append(_sum(mine, real))
-        tested.append(None if candidates is None else _sum(cut(candidates, block.rows, request, first), real))
-        first += request.batch
-    return rows, sums, tested
-
-
-def _own_rows(block: BlockPlan, active: Array, mask: Array | None, requests: Sequence[Request]) -> RowCounts:
-    """Return the rows that are a request's own, one request after the other."""
-    firsts = np.cumsum([0, *(r.batch for r in requests[:-1])])
-
-    def joined(values: Array) -> Array:
-        return np.concatenate(
-            [cut(values, block.rows, r, int(first)).ravel() for r, first in zip(requests, firsts, strict=True)]
-        )
-
-    return RowCounts(joined(active), None if mask is None else joined(mask))
-
-
-def padding_counts(
-    manifest: Manifest, block: BlockPlan, feed: Mapping[str, Array], values: Mapping[str, Array]
-) -> BlockCounts:
-    """Return what `block` did over a batch's padding rows; `flops_dense` is what they would cost unskipped."""
-    mask = manifest.mask_for(block.rows)
-    if mask is None:
-        return BlockCounts(block.name, 0, 0, 0, 0, 0, 0)
-    padding = feed[mask.name] == 0
-    rows = int(np.count_nonzero(padding))
-    if not rows:
-        return BlockCounts(block.name, 0, 0, 0, 0, 0, 0)
-    active = _sum(values[block.active_output], padding)
-    if block.candidates_output is None:  # the up projection is computed for every row
-        return block_counts(block, rows=rows, active=active)
-    candidates = values[block.candidates_output]
+def _padding(block: BlockPlan, padding: NDArray[np.bool_], active: _Counts, candidates: _Counts | None) -> BlockCounts:
+    """Return what a block did over padding rows."""
+    rows, used = int(np.count_nonzero(padding)), int(active[padding].sum(dtype=np.int64))
+    if candidates is None:  # the up projection is computed for every row
+        return block_counts(block, rows=rows, active=used)
+    tested = candidates[padding]
     # A row of budget 0 is not even screened; a predictor's products, outside the operator, are done for every row.
-    computed = rows if block.mode == "predictor" else int(np.count_nonzero(candidates[padding]))
-    counts = block_counts(block, rows=computed, active=active, candidates=_sum(candidates, padding))
+    computed = rows if block.mode == "predictor" else int(np.count_nonzero(tested))
+    counts = block_counts(block, rows=computed, active=used, candidates=int(tested.sum(dtype=np.int64)))
     return replace(counts, rows=rows, flops_dense=rows * block.flops.dense_per_row)
-
-
-def _sum(counts: Array, where: NDArray[np.bool_] | bool = True) -> int:
-    return int(np.sum(counts, dtype=np.int64, where=where))

@@ -22,7 +22,7 @@ from lazyneuron.engine.artifact import (
 )
 from lazyneuron.engine.block_rows import BlockRows, block_rows, joined_rows
 from lazyneuron.engine.collate import batch_axes, cut, join
-from lazyneuron.engine.counting import RowCounts, batch_counts, padding_counts
+from lazyneuron.engine.counting import Counting, RowCounts
 from lazyneuron.engine.devices.buckets import bucketed
 from lazyneuron.engine.devices.choice import CPU, Device
 from lazyneuron.engine.devices.failures import is_out_of_memory
@@ -31,7 +31,7 @@ from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
 from lazyneuron.engine.origins import Origin, image_content
-from lazyneuron.engine.requests import Array, Request, make_request
+from lazyneuron.engine.requests import Array, Request, RequestMaker
 from lazyneuron.engine.session import Sessions, open_session
 from lazyneuron.engine.splitting import joined_outputs
 from lazyneuron.engine.text import TextEncoder
@@ -198,6 +198,8 @@ class Model:
         self._encoder = encoder
         self._image_encoder = None if manifest.image is None else ImageEncoder(manifest.image)
         self._reader = Reader(manifest, encoder)
+        self._requests = RequestMaker(manifest)
+        self._counting = Counting(manifest)
         counts = [(b.active_output, b.candidates_output) for b in manifest.blocks]
         self._fetches = [o.name for o in manifest.outputs] + [n for pair in counts for n in pair if n is not None]
 
@@ -334,13 +336,13 @@ class Model:
             if self._encoder is None:
                 raise self._refused("text", "tokenizer")
             arrays, origin = self._encoder.encode(inputs)
-            return make_request(self.manifest, arrays, budget, origin)
+            return self._requests.make(arrays, budget, origin)
         if isinstance(inputs, bytes | Path):
             if self._image_encoder is None:
                 raise self._refused("image", "image preprocessor")
             arrays, origin = self._image_encoder.encode(image_content(inputs))
-            return make_request(self.manifest, arrays, budget, origin)
-        return make_request(self.manifest, inputs, budget)
+            return self._requests.make(arrays, budget, origin)
+        return self._requests.make(inputs, budget)
 
     def _refused(self, kind: str, lacking: str) -> InputError:
         names = [spec.name for spec in self.manifest.inputs]
@@ -449,25 +451,24 @@ class Model:
         seconds: float,
     ) -> BatchResult:
         manifest = self.manifest
-        counted = [batch_counts(manifest, block, feed, values, requests) for block in manifest.blocks]
-        each = zip(*(counts.requests for counts in counted), strict=True)
+        counts = self._counting.of(requests, feed, values)
         predictions = []
         first = 0
-        for request, counts in zip(requests, each, strict=True):
+        for request, sparsity in zip(requests, counts.requests, strict=True):
             outputs = {o.name: cut(values[o.name], o.shape, request, first) for o in manifest.outputs}
             reader = partial(self._reader.read, request, outputs)
             rows = block_rows(manifest, feed, values, request, first) if request.row_counts else ()
-            predictions.append(Prediction(outputs, Sparsity(counts), reader, rows))
+            predictions.append(Prediction(outputs, sparsity, reader, rows))
             first += request.batch
-        padding = [padding_counts(manifest, block, feed, values) for block in manifest.blocks]
+        padding = counts.padding
         return BatchResult(
             predictions,
-            tokens_real=counted[0].total.rows,
-            tokens_padding=padding[0].rows,
-            flops_padding_computed=sum(p.flops_executed for p in padding),
-            flops_padding_skipped=sum(p.flops_dense - p.flops_executed for p in padding),
+            tokens_real=counts.total.blocks[0].rows,
+            tokens_padding=padding.blocks[0].rows,
+            flops_padding_computed=padding.flops_executed,
+            flops_padding_skipped=padding.flops_saved,
             seconds=seconds,
             examples=first,
-            sparsity=Sparsity(tuple(counts.total for counts in counted)),
-            rows=tuple(counts.rows for counts in counted),
+            sparsity=counts.total,
+            rows=counts.rows,
         )

@@ -4,6 +4,7 @@ A `Planner` is told what arrives, what is given up and what has finished, and sa
 threads at once; the server calls it under a lock, and the tests with a simulated clock.
 """
 
+import math
 from dataclasses import dataclass, field
 
 from lazyneuron.engine.batching import Limits, Pending, Queue
@@ -15,6 +16,9 @@ __all__ = ["Lane", "Planner", "Run"]
 _LONGEST_PREPARED = 0.02
 """Seconds. Joining a batch's arrays takes a thousandth: where a batch takes much longer, having done so is no gain, and
 what is chosen when it starts is chosen better, and with its deadlines known better."""
+_SHORT = 0.004
+"""Seconds. For so long, whoever takes requests in may as well run the only one itself."""
+_ALONE = 0.05
 _MEMORY = 0.2  # the weight of the latest batch in the moving average of a batch's seconds
 
 
@@ -40,6 +44,8 @@ class Lane:
     speed: Speed = field(default_factory=Speed)
     expected: float = 0.0
     """Seconds that a batch has taken lately."""
+    usual: float = 0.0
+    """Tokens that a batch has had lately."""
     since: float = 0.0
     """From when on there has been work without a break."""
     until: float = 0.0
@@ -79,6 +85,8 @@ class Planner:
         self._lanes: list[Lane] = []
         self._turns = Turns()
         self._ahead: Run | None = None
+        self._running = 0
+        self._company = -math.inf  # when a request last found another one there
 
     def open(self, limits: Limits, concurrency: int) -> Lane:
         """Return a new model's lane. All batches that one model may run at once take the whole machine together."""
@@ -94,6 +102,8 @@ class Planner:
 
     def add(self, lane: Lane, pending: Pending) -> None:
         """Let a request wait."""
+        if self._running or len(lane.queue):
+            self._company = pending.arrived
         if not len(lane.queue):
             self._turns.arrived(lane)
             if not self.busy(lane):
@@ -107,6 +117,18 @@ class Planner:
                 self._begin(run, now)
                 return run
         return None
+
+    def alone(self, lane: Lane, now: float) -> bool:
+        """Return whether a model's only request is all there is to do, has been for a while, and is a short one."""
+        return (
+            len(lane.queue) == 1
+            and not self._running
+            and now - self._company > _ALONE
+            and lane.concurrency == 1
+            and lane.usual > 0
+            and lane.expected * max(1.0, lane.queue.tokens / lane.usual) <= _SHORT
+            and not any(len(other.queue) for other in self._lanes if other is not lane)
+        )
 
     def ahead(self, now: float) -> Run | None:
         """Return a batch to prepare while no more can run, or None; `start` tells when it may.
@@ -135,8 +157,11 @@ class Planner:
         """Note that a batch has run."""
         lane, seconds = run.lane, max(0.0, now - run.started)
         lane.running -= 1
+        self._running -= 1
         self._turns.end(lane, run.charged, seconds)
-        lane.expected += (seconds - lane.expected) * (_MEMORY if lane.expected else 1.0)
+        weight = _MEMORY if lane.expected else 1.0
+        lane.expected += (seconds - lane.expected) * weight
+        lane.usual += (run.tokens - lane.usual) * weight
         lane.speed.finished(run.tokens, lane.since, now, backlog=run.backlog)
         lane.queue.tokens_per_second = lane.speed.tokens_per_second
 
@@ -193,4 +218,5 @@ class Planner:
         run.started, run.charged = now, run.lane.expected
         run.lane.until = now + run.lane.expected
         run.lane.running += 1
+        self._running += 1
         self._turns.begin(run.lane, run.charged)

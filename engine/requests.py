@@ -11,11 +11,12 @@ from lazyneuron.engine.artifact import BATCH_AXIS, InputSpec, Manifest
 from lazyneuron.engine.errors import InputError
 from lazyneuron.engine.origins import Origin
 
-__all__ = ["Array", "Request", "make_request"]
+__all__ = ["Array", "Request", "RequestMaker"]
 
 Array = NDArray[np.generic]
 
 _IMAGE_RANK = 4  # [batch, channels, height, width]
+_OPTIONAL = {"mask", "token_types"}
 _PATCH = 16  # pixels along a side, as in most vision models
 
 
@@ -58,37 +59,71 @@ class Request:
         return self.batch * self.length
 
 
-def make_request(
-    manifest: Manifest, inputs: Mapping[str, ArrayLike], budget: float, origin: Origin | None = None
-) -> Request:
-    """Check `inputs` against the manifest.
+class RequestMaker:
+    """Checks inputs against a manifest, of which it reads once what every request needs.
 
-    Raises
-    ------
-    InputError
-        Naming the input, what was got and what was expected.
+    Parameters
+    ----------
+    manifest
+        The model's.
     """
-    share = _share(budget)
-    _check_names(manifest, inputs)
-    axes: dict[str, int] = {}
-    arrays = {
-        spec.name: _checked(spec, inputs[spec.name], axes, manifest.max_lengths)
-        for spec in manifest.inputs
-        if spec.name in inputs
-    }
-    for spec in manifest.inputs:
-        if spec.name not in arrays:
-            arrays[spec.name] = _left_out(spec, axes)
-    ragged = {axis: size for axis, size in axes.items() if axis != BATCH_AXIS}
-    key = () if manifest.paddable else tuple(sorted(ragged.items()))
-    length = _length(manifest, ragged)
-    return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key, origin)
 
+    def __init__(self, manifest: Manifest) -> None:
+        self._specs = manifest.inputs
+        self._max_lengths = manifest.max_lengths
+        self._paddable = manifest.paddable
+        self._names = [spec.name for spec in manifest.inputs]
+        self._required = [s.name for s in manifest.inputs if s.role not in _OPTIONAL]
+        self._dtypes = {spec.name: np.dtype(spec.dtype) for spec in manifest.inputs}
+        images = [s for s in manifest.inputs if s.role == "data" and len(s.shape) == _IMAGE_RANK]
+        self._sides = {axis for spec in images for axis in spec.shape[2:]}
 
-def _length(manifest: Manifest, ragged: Mapping[str, int]) -> int:
-    """Return a request's size in rows: of pixels a model makes one for each patch."""
-    sides = {a for i in manifest.inputs if i.role == "data" and len(i.shape) == _IMAGE_RANK for a in i.shape[2:]}
-    return math.prod(-(-size // _PATCH) if axis in sides else size for axis, size in ragged.items())
+    def make(self, inputs: Mapping[str, ArrayLike], budget: float, origin: Origin | None = None) -> Request:
+        """Return a request of these inputs.
+
+        Raises
+        ------
+        InputError
+            Naming the input, what was got and what was expected.
+        """
+        share = _share(budget)
+        self._check_names(inputs)
+        axes: dict[str, int] = {}
+        arrays = {
+            spec.name: self._checked(spec, inputs[spec.name], axes) for spec in self._specs if spec.name in inputs
+        }
+        if len(arrays) < len(self._specs):
+            for spec in self._specs:
+                if spec.name not in arrays:
+                    arrays[spec.name] = _left_out(spec, axes)
+        ragged = [(axis, size) for axis, size in axes.items() if axis != BATCH_AXIS]
+        key = () if self._paddable else tuple(sorted(ragged))
+        # In rows: of pixels a model makes one for each patch.
+        length = math.prod([-(-size // _PATCH) if axis in self._sides else size for axis, size in ragged])
+        return Request(arrays, share, axes, axes.get(BATCH_AXIS, 1), length, key, origin)
+
+    def _check_names(self, inputs: object) -> None:
+        known = self._names
+        if not isinstance(inputs, Mapping):
+            raise InputError("inputs", got=type(inputs).__name__, expected=f"a mapping of arrays named {known}")
+        for name in inputs:
+            if name not in known:
+                raise InputError(repr(name), got="an input of that name", expected=f"inputs named {known}")
+        for name in self._required:
+            if name not in inputs:
+                raise InputError(name, got="no such input", expected=f"inputs named {known}")
+
+    def _checked(self, spec: InputSpec, value: ArrayLike, axes: dict[str, int]) -> Array:
+        """Return `value` as an array that fits `spec`; note the lengths of its symbolic axes in `axes`."""
+        array = _as_array(spec, self._dtypes[spec.name], value)
+        if array.ndim != len(spec.shape):
+            raise InputError(
+                spec.name, got=f"rank {array.ndim} (shape {list(array.shape)})", expected=f"shape {_shape(spec)}"
+            )
+        for axis, size in zip(spec.shape, array.shape, strict=True):
+            _check_axis(spec, axis, size, array.shape, axes, self._max_lengths)
+        _check_values(spec, array)
+        return array
 
 
 def _left_out(spec: InputSpec, axes: Mapping[str, int]) -> Array:
@@ -107,36 +142,12 @@ def _share(budget: object) -> float:
     raise InputError("budget", got=f"{budget!r}", expected="a number greater than 0 and at most 1")
 
 
-def _check_names(manifest: Manifest, inputs: object) -> None:
-    known = [spec.name for spec in manifest.inputs]
-    if not isinstance(inputs, Mapping):
-        raise InputError("inputs", got=type(inputs).__name__, expected=f"a mapping of arrays named {known}")
-    if unknown := [name for name in inputs if name not in known]:
-        raise InputError(repr(unknown[0]), got="an input of that name", expected=f"inputs named {known}")
-    optional = {"mask", "token_types"}
-    if missing := [s.name for s in manifest.inputs if s.role not in optional and s.name not in inputs]:
-        raise InputError(missing[0], got="no such input", expected=f"inputs named {known}")
-
-
-def _checked(spec: InputSpec, value: ArrayLike, axes: dict[str, int], limits: Mapping[str, int]) -> Array:
-    """Return `value` as an array that fits `spec`; note the lengths of its symbolic axes in `axes`."""
-    array = _as_array(spec, value)
-    if array.ndim != len(spec.shape):
-        raise InputError(
-            spec.name, got=f"rank {array.ndim} (shape {list(array.shape)})", expected=f"shape {_shape(spec)}"
-        )
-    for axis, size in zip(spec.shape, array.shape, strict=True):
-        _check_axis(spec, axis, size, array.shape, axes, limits)
-    _check_values(spec, array)
-    return array
-
-
-def _as_array(spec: InputSpec, value: ArrayLike) -> Array:
+def _as_array(spec: InputSpec, dtype: np.dtype[np.generic], value: ArrayLike) -> Array:
     if not isinstance(value, np.ndarray):
         return _from_list(spec, value)
     if isinstance(value, np.ma.MaskedArray):
         raise InputError(spec.name, got="a masked array", expected="a plain one; fill it first")
-    if value.dtype != np.dtype(spec.dtype):
+    if value.dtype != dtype:
         raise InputError(spec.name, got=f"dtype {value.dtype}", expected=spec.dtype)
     return value
 
@@ -160,17 +171,16 @@ def _check_axis(
     axes: dict[str, int],
     limits: Mapping[str, int],
 ) -> None:
-    got = f"shape {list(shape)}"
     if size == 0:
-        raise InputError(spec.name, got=f"an empty tensor ({got})", expected=f"shape {_shape(spec)}, none of them 0")
+        got = f"an empty tensor (shape {list(shape)})"
+        raise InputError(spec.name, got=got, expected=f"shape {_shape(spec)}, none of them 0")
     if isinstance(axis, int):
         if size != axis:
-            raise InputError(spec.name, got=got, expected=f"shape {_shape(spec)}")
+            raise InputError(spec.name, got=f"shape {list(shape)}", expected=f"shape {_shape(spec)}")
         return
     if axes.setdefault(axis, size) != size:
-        raise InputError(
-            spec.name, got=f"{got}, so {axis} {size}", expected=f"{axis} {axes[axis]} as in the other inputs"
-        )
+        got = f"shape {list(shape)}, so {axis} {size}"
+        raise InputError(spec.name, got=got, expected=f"{axis} {axes[axis]} as in the other inputs")
     if size > limits.get(axis, size):
         raise InputError(spec.name, got=f"{axis} {size}", expected=f"at most {limits[axis]}")
 

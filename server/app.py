@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,7 +18,7 @@ from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.protocol import open_inference_pb2, prediction_pb2
 from lazyneuron.protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from lazyneuron.protocol.prediction_pb2_grpc import add_PredictionServiceServicer_to_server
-from lazyneuron.server.backlog import Arrivals, Intake, backlog_options
+from lazyneuron.server.backlog import Arrivals, Intake, Registering, backlog_options
 from lazyneuron.server.calls import CallInterceptor
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.devices import chosen_devices
@@ -197,9 +197,10 @@ class App:
         if arrivals.found():
             self._metrics.calls(arrivals.calls, lambda: guard.calls)
         self._open_inference = OpenInferenceService(serving, config, self._metrics, self._streams)
-        add_PredictionServiceServicer_to_server(PredictionService(serving, self._metrics, self._streams), server)
-        add_GRPCInferenceServiceServicer_to_server(self._open_inference, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        few = cast("grpc.aio.Server", Registering(server))
+        add_PredictionServiceServicer_to_server(PredictionService(serving, self._metrics, self._streams), few)
+        add_GRPCInferenceServiceServicer_to_server(self._open_inference, few)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, few)
         if config.reflection:
             names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)

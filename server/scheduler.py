@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -74,6 +75,8 @@ class _Call:
     results: dict[int, Answer] = field(default_factory=dict)
     served: Call | None = field(default_factory=call_or_none)
     """The call that it serves, for the log and the trace."""
+    thread: int = field(default_factory=threading.get_ident)
+    """Its event loop's."""
 
 
 @dataclass(slots=True, eq=False)
@@ -208,6 +211,8 @@ class Scheduler:
         QueueFullError, DeadlineExceededError
             As `submit`.
         """
+        if not self._admission.requests:
+            return
         with self._workers.lock:
             self._admission.check(1, self._outlook(1, deadline, client), client)
 
@@ -477,5 +482,9 @@ def _fail(call: _Call, error: Exception) -> None:
 
 
 def _on_loop_of(call: _Call, function: Callable[..., None], *arguments: object) -> None:
+    loop = call.answer.get_loop()
+    if threading.get_ident() == call.thread:
+        function(*arguments)
+        return
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        call.answer.get_loop().call_soon_threadsafe(function, *arguments)
+        loop.call_soon_threadsafe(function, *arguments)

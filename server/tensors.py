@@ -3,6 +3,7 @@
 Datatypes are the Open Inference Protocol's; our own service uses the same names.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 
@@ -65,6 +66,7 @@ _MOST_ELEMENTS = 2**40
 _LENGTH_BYTES = 4
 
 
+@functools.cache
 def datatype_of(dtype: np.dtype[np.generic] | str) -> str:
     """Return the wire's name of a NumPy dtype.
 

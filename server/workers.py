@@ -95,14 +95,20 @@ class Workers:
         self._arriving.add(lane)
 
     def wake(self, lane: Lane) -> None:
-        """Start what is due, as far as threads are idle; the others look for themselves when they are free."""
+        """Start what is due, as far as threads are idle; the others look for themselves when they are free.
+
+        A short request that is alone runs here and now: to hand it to a thread and back takes as long as it does.
+        """
         with self.lock:
             self._arriving.discard(lane)
-            while self._idle > len(self._handed) and (run := self._start_next()) is not None:
+            alone = self._start_next() if not self._arriving and self.planner.alone(lane, time.monotonic()) else None
+            while alone is None and self._idle > len(self._handed) and (run := self._start_next()) is not None:
                 self._handed.append(run)
                 self.lock.notify()
             if self._idle > len(self._handed) and self.planner.waiting:
                 self.lock.notify()  # for one to prepare, or to wait for a window
+        if alone is not None:
+            self._serve(alone, self._work[lane], ahead=False)
 
     def _loop(self) -> None:
         while (found := self._next()) is not None:

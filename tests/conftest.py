@@ -12,6 +12,10 @@ from tests.support.costs import write_linear_costs
 hypothesis.settings.register_profile("lazyneuron", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("lazyneuron")
 
+# Each test process has one core: torch's threads would spin while they wait for each other, and slow both down.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Nothing may come from a model hub in a test.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

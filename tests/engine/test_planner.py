@@ -232,6 +232,36 @@ def test_a_lone_request_wakes_no_one_for_its_window():
     assert planner.next(9.0) is not None
 
 
+def test_a_short_request_is_alone_where_none_was_met_for_a_while():
+    planner = Planner()
+    lane, other = planner.open(Limits(), 1), planner.open(Limits(), 1)
+    ids = itertools.count()
+
+    def served(now, *, seconds=0.001, tokens=2, company=False):
+        planner.add(lane, Pending(next(ids), 1, tokens, "", now))
+        alone = planner.alone(lane, now)
+        run = planner.next(now)
+        if company:
+            planner.add(lane, Pending(next(ids), 1, tokens, "", now))
+        planner.finish(run, now + seconds)
+        if company:
+            planner.finish(planner.next(now + seconds), now + 2 * seconds)
+        return alone
+
+    assert not served(0.0)  # nobody knows yet how long it takes
+    assert served(1.0)
+    assert not served(2.0, tokens=20)  # ten times as long, at most
+    assert served(3.0, company=True)
+    assert not served(3.01)
+    assert served(4.0)
+    planner.add(other, Pending(next(ids), 1, 1, "", 4.5))
+    assert not served(4.5)
+    planner.finish(planner.next(4.6), 4.7)
+    served(5.0, seconds=0.5)
+    assert not served(6.0)
+    assert not planner.alone(lane, 7.0)  # nothing waits
+
+
 def test_speed_is_that_of_a_backlog():
     speed = Speed()
     speed.finished(1, 0.0, 1.0, backlog=False)

@@ -3,7 +3,7 @@ import pytest
 
 from lazyneuron.engine.artifact import InputSpec, OutputSpec, read_manifest
 from lazyneuron.engine.errors import InputError
-from lazyneuron.engine.requests import make_request
+from lazyneuron.engine.requests import RequestMaker
 from tests.support.artifacts import manifest_of, write_sequence_encoder, write_text_classifier, write_vector_model
 
 
@@ -29,23 +29,23 @@ def ids(*shape):
 
 
 def test_a_request_knows_its_size(text):
-    request = make_request(text, {"input_ids": ids(2, 5)}, 1.0)
+    request = RequestMaker(text).make({"input_ids": ids(2, 5)}, 1.0)
     assert (request.batch, request.length, request.tokens) == (2, 5, 10)
     np.testing.assert_array_equal(request.inputs["attention_mask"], np.ones((2, 5), np.int64))
 
 
 def test_lists_are_taken_as_the_inputs_dtype(text):
-    request = make_request(text, {"input_ids": [[1, 2, 3]]}, 1.0)
+    request = RequestMaker(text).make({"input_ids": [[1, 2, 3]]}, 1.0)
     assert request.inputs["input_ids"].dtype == np.int64
 
 
 def test_unlike_lengths_share_a_batch_only_where_padding_can_be_told(text, vector):
-    keys = {make_request(text, {"input_ids": ids(1, n)}, 1.0).shape_key for n in (3, 4)}
+    keys = {RequestMaker(text).make({"input_ids": ids(1, n)}, 1.0).shape_key for n in (3, 4)}
     assert len(keys) == 1
     no_mask = text.model_copy(update={"inputs": text.inputs[:1]})
-    keys = {make_request(no_mask, {"input_ids": ids(1, n)}, 1.0).shape_key for n in (3, 4)}
+    keys = {RequestMaker(no_mask).make({"input_ids": ids(1, n)}, 1.0).shape_key for n in (3, 4)}
     assert len(keys) == 2
-    assert make_request(vector, {"x": np.zeros((3, 16), np.float32)}, 1.0).tokens == 3
+    assert RequestMaker(vector).make({"x": np.zeros((3, 16), np.float32)}, 1.0).tokens == 3
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_unlike_lengths_share_a_batch_only_where_padding_can_be_told(text, vecto
 )
 def test_what_does_not_fit_is_named(text, inputs, budget, says):
     with pytest.raises(InputError) as caught:
-        make_request(text, inputs, budget)
+        RequestMaker(text).make(inputs, budget)
     assert says in str(caught.value)
 
 
@@ -92,23 +92,23 @@ def test_a_number_that_is_not_finite_is_found(sequence, value):
     x = np.zeros((2, 3, 16), np.float32)
     x[1, 2, 5] = value
     with pytest.raises(InputError, match=r"x: got -?(nan|inf) at \[1, 2, 5\]; expected finite numbers"):
-        make_request(sequence, {"x": x}, 1.0)
+        RequestMaker(sequence).make({"x": x}, 1.0)
 
 
 def test_a_fixed_axis_is_checked(sequence):
     with pytest.raises(InputError, match=r"x: got shape \[1, 2, 15\]; expected shape \[batch, sequence, 16\]"):
-        make_request(sequence, {"x": np.zeros((1, 2, 15), np.float32)}, 1.0)
+        RequestMaker(sequence).make({"x": np.zeros((1, 2, 15), np.float32)}, 1.0)
 
 
 @pytest.mark.parametrize("budget", [1, 0.5, np.float32(0.5), np.int64(1)])
 def test_a_budget_may_be_any_kind_of_number(text, budget):
-    assert make_request(text, {"input_ids": ids(1, 3)}, budget).budget == float(budget)
+    assert RequestMaker(text).make({"input_ids": ids(1, 3)}, budget).budget == float(budget)
 
 
 def test_an_image_of_any_size_is_counted_in_patches():
     pixels = InputSpec(name="pixel_values", dtype="float32", shape=("batch", 3, "height", "width"))
     logits = OutputSpec(name="logits", dtype="float32", shape=("batch", 100, 92))
     manifest = manifest_of(task="object-detection", inputs=(pixels,), outputs=(logits,))
-    request = make_request(manifest, {"pixel_values": np.zeros((2, 3, 800, 1066), np.float32)}, 1.0)
+    request = RequestMaker(manifest).make({"pixel_values": np.zeros((2, 3, 800, 1066), np.float32)}, 1.0)
     assert (request.length, request.tokens) == (50 * 67, 2 * 50 * 67)
     assert request.shape_key == (("height", 800), ("width", 1066))

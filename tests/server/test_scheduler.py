@@ -1,6 +1,7 @@
 """The scheduler around a real model: what runs together, what is never run, and who suffers from whom."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from lazyneuron.engine.errors import DeadlineExceededError, LazyneuronError, QueueFullError, ShuttingDownError
-from lazyneuron.engine.model import Model
+from lazyneuron.engine.model import Computed, Model, Prepared
 from lazyneuron.engine.requests import Request
 from lazyneuron.server.config import BatchingConfig, BudgetConfig, ClientsConfig, QueueConfig, ServerConfig
 from lazyneuron.server.metrics import Metrics
@@ -76,6 +77,26 @@ def test_a_lone_request_does_not_wait_for_the_window(text: Model) -> None:
     answers = run(scheduler, work())
     assert time.monotonic() - begun < 2
     assert all(answer.queue_seconds < 0.5 and answer.batch_requests == 1 for answer in answers)
+
+
+def test_a_short_request_that_is_alone_runs_where_it_arrived(text: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, where, compute = scheduler_for(text), [], text.compute
+
+    def spy(prepared: Prepared) -> Computed:
+        where.append(threading.current_thread())
+        return compute(prepared)
+
+    async def work() -> list[Any]:
+        await scheduler.submit(words(text))  # until one has run, nobody knows how long it takes
+        scheduler._lane.expected = 0.001  # on whatever machine
+        monkeypatch.setattr(text, "compute", spy)
+        alone = [await scheduler.submit(words(text)) for _ in range(2)]
+        with pytest.raises(LazyneuronError):
+            await scheduler.submit(outside_vocabulary(text))
+        return alone + await gather(*(scheduler.submit(words(text)) for _ in range(3)))
+
+    assert len(run(scheduler, work())) == 5
+    assert [thread is threading.main_thread() for thread in where] == [True, True, True, False]
 
 
 def test_what_arrives_while_the_engine_is_busy_runs_together(slow: Model) -> None:

@@ -15,7 +15,7 @@ from lazyneuron.engine.errors import InputError
 from lazyneuron.engine.heads.answers import Classification, Embedding
 from lazyneuron.engine.heads.reader import Reader
 from lazyneuron.engine.image import ImageEncoder
-from lazyneuron.engine.requests import make_request
+from lazyneuron.engine.requests import RequestMaker
 from lazyneuron.engine.text import TextEncoder
 from lazyneuron.exporters.sources.image_processor import image_spec
 from lazyneuron.exporters.sources.tokenizer import tokenizer_of
@@ -54,7 +54,7 @@ class Loaded:
         origin = None
         if not isinstance(given, dict):
             given, origin = (self.encoder if isinstance(given, str) else self.image_encoder).encode(given)
-        request = make_request(self.manifest, given, 1.0, origin)
+        request = RequestMaker(self.manifest).make(given, 1.0, origin)
         with torch.no_grad():
             output = getattr(
                 self.torch(**{k: torch.from_numpy(v) for k, v in request.inputs.items()}), self.output.name
@@ -184,14 +184,14 @@ def test_image_classification(tmp_path):
 def test_outputs_of_another_shape_are_not_read(task, shape):
     output = OutputSpec(name="logits", dtype="float32", shape=shape)
     manifest = manifest_of(task=task, inputs=(IDS, MASK), outputs=(output,))
-    request = make_request(manifest, {"input_ids": np.array([[2, 3]])}, 1.0)
+    request = RequestMaker(manifest).make({"input_ids": np.array([[2, 3]])}, 1.0)
     assert Reader(manifest, None).read(request, {"logits": np.zeros((1, 2, 4), np.float32)}) == ()
 
 
 def test_a_models_own_vector_is_left_as_it_is():
     output = OutputSpec(name="sentence_embedding", dtype="float32", shape=("batch", 4))
     manifest = manifest_of(task="sentence-embedding", inputs=(IDS, MASK), outputs=(output,))
-    request = make_request(manifest, {"input_ids": np.array([[2, 3]])}, 1.0)
+    request = RequestMaker(manifest).make({"input_ids": np.array([[2, 3]])}, 1.0)
     vector = np.array([[3.0, 0.0, 4.0, 0.0]], np.float32)
     (answer,) = Reader(manifest, None).read(request, {"sentence_embedding": vector})
     assert isinstance(answer, Embedding)
