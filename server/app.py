@@ -20,6 +20,7 @@ from lazyneuron.protocol.open_inference_pb2_grpc import add_GRPCInferenceService
 from lazyneuron.protocol.prediction_pb2_grpc import add_PredictionServiceServicer_to_server
 from lazyneuron.server.backlog import Arrivals, Intake, Registering, backlog_options
 from lazyneuron.server.calls import CallInterceptor
+from lazyneuron.server.compression import CORE_OPTIONS
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.devices import chosen_devices
 from lazyneuron.server.edge import Edge
@@ -183,10 +184,11 @@ class App:
         intake.install(asyncio.get_running_loop())
         guard = self._edge.interceptor()
         server = grpc.aio.server(
-            interceptors=[guard, CallInterceptor(self._metrics, self._edge.observer, intake)],
+            interceptors=[guard, CallInterceptor(self._metrics, self._edge.observer, intake, config.max_message_bytes)],
             options=[
                 *self._edge.grpc_options(),
                 *backlog_options(config.queue),
+                *CORE_OPTIONS,
                 ("grpc.max_receive_message_length", config.max_message_bytes),
                 ("grpc.max_send_message_length", -1),  # an answer is as large as the model makes it
                 # A client may ask for a sign of life this often while calls are under way; or gRPC would hang up on it.

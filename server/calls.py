@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from lazyneuron.engine.errors import InputError, LazyneuronError
 from lazyneuron.engine.model import Model
 from lazyneuron.server.backlog import Intake
+from lazyneuron.server.compression import decompressed
 from lazyneuron.server.metrics import Metrics
 from lazyneuron.server.status import REQUEST_ID, message, status_of, trailing_metadata
 
@@ -176,7 +177,7 @@ def refusal(call: Call, error: Exception, *, log: bool = True) -> tuple[grpc.Sta
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the handlers of our own services; health and reflection pass unchanged.
+    """Wraps the handlers of our own services; of health and reflection only how messages are read.
 
     Parameters
     ----------
@@ -186,20 +187,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         Begins and ends calls.
     intake
         Is told how calls end.
+    max_message_bytes
+        That a message may have once it is decompressed.
     """
 
-    def __init__(self, metrics: Metrics, observer: "Observer", intake: Intake) -> None:
+    def __init__(self, metrics: Metrics, observer: "Observer", intake: Intake, max_message_bytes: int) -> None:
         self._metrics = metrics
         self._observer = observer
         self._intake = intake
+        self._max_message_bytes = max_message_bytes
         self._wrapped: dict[str, tuple[Any, Any]] = {}  # gRPC asks for every call
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401  gRPC types neither
         """Return the handler, wrapped."""
         handler = await continuation(handler_call_details)
         method: str = handler_call_details.method
-        if handler is None or not method.startswith(_SERVICES):
-            return handler
+        if handler is None:
+            return None
         known, wrapped = self._wrapped.get(method, (None, None))
         if known is not handler:
             wrapped = self._wrap_any(method, handler)
@@ -207,14 +211,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return wrapped
 
     def _wrap_any(self, method: str, handler: Any) -> Any:  # noqa: ANN401
+        parse, most = handler.request_deserializer, self._max_message_bytes
+
+        def read(raw: bytes) -> Message:
+            return parse(decompressed(raw, most))
+
+        if not method.startswith(_SERVICES):
+            return handler._replace(request_deserializer=read)
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
                 self._wrap_stream(method, handler.stream_stream),
-                request_deserializer=_leniently(handler.request_deserializer),
+                request_deserializer=_leniently(read),
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap(method, handler.unary_unary, handler.request_deserializer),
+            self._wrap(method, handler.unary_unary, read),
             request_deserializer=None,
             response_serializer=handler.response_serializer,
         )
