@@ -71,3 +71,5 @@ def image_content(image: bytes | Path) -> bytes:
         return image.read_bytes()
     except OSError as error:
         raise InputError("image", got=f"{image} ({error.strerror})", expected="an image file") from None
+    except ValueError as error:  # a zero byte, or half a surrogate pair
+        raise InputError("image", got=f"{str(image)!r:.80} ({error})", expected="an image file") from None

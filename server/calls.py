@@ -213,7 +213,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrap_any(self, method: str, handler: Any) -> Any:  # noqa: ANN401
         parse, most = handler.request_deserializer, self._max_message_bytes
 
-        def read(raw: bytes) -> Message:
+        def read(raw: bytes) -> Any:  # noqa: ANN401  a message
             return parse(decompressed(raw, most))
 
         if not method.startswith(_SERVICES):

@@ -139,7 +139,7 @@ def _after(lines: Iterator[_Line], last: int, skipped: Callable[[], None]) -> It
 def _read(file: str, info: ModelInfo) -> tuple[Iterator[_Line], int | None]:
     """Return the lines and, where it is known, their number."""
     if file == _STANDARD:
-        return _parsed(sys.stdin.buffer, Path(), info), None
+        return _parsed(_open("--file", sys.stdin).buffer, Path(), info), None
     path = Path(file)
     try:
         if path.suffix == ".npz":
@@ -251,13 +251,15 @@ def _writing(job: Job) -> Iterator[tuple[TextIO, int]]:
     """
     if job.output == _STANDARD:
         try:
-            yield sys.stdout, 0
+            yield _open("--output", sys.stdout), 0
             sys.stdout.flush()
         except BrokenPipeError:  # the reader has enough; nothing is to be said, at exit neither
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(1) from None
         return
     target = Path(job.output)
+    if target.is_dir():  # told now, not when all is done
+        raise InputError("--output", got=f"{target}, a folder", expected="a file")
     temporary = target.with_name(f".{target.name}.partial")
     done = _done(temporary, job) if job.resume else 0
     finished = False
@@ -272,6 +274,12 @@ def _writing(job: Job) -> Iterator[tuple[TextIO, int]]:
             temporary.unlink(missing_ok=True)
         elif not finished:
             click.echo(f"what is done is kept in {temporary}; the same command goes on from there", err=True)
+
+
+def _open(option: str, stream: TextIO | None) -> TextIO:
+    if stream is None:
+        raise InputError(option, got="a standard stream that is closed", expected="an open one, or a file")
+    return stream
 
 
 def _done(temporary: Path, job: Job) -> int:

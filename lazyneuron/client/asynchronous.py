@@ -21,6 +21,7 @@ from lazyneuron.client.messages import (
     Inputs,
     ModelInfo,
     ServedPrediction,
+    encodable,
     model_info,
     not_ready,
     predict_request,
@@ -198,7 +199,9 @@ class AsyncClient:
 
     async def model(self, name: str, version: int | None = None, timeout: float | None = None) -> ModelInfo:
         """Describe a served model; as `Client.model`."""
-        request = oip.ModelMetadataRequest(name=name, version="" if version is None else str(version))
+        request = oip.ModelMetadataRequest(
+            name=encodable("name", name), version="" if version is None else str(version)
+        )
         limit = self._timeout if timeout is None else check_timeout(timeout)
         try:
             return model_info(await GRPCInferenceServiceStub(self._channel).ModelMetadata(request, timeout=limit))
@@ -210,7 +213,7 @@ class AsyncClient:
         check_timeout(timeout)
         ends = time.monotonic() + timeout
         check = health_check(self._channel)
-        request = health_pb2.HealthCheckRequest(service=name or "")
+        request = health_pb2.HealthCheckRequest(service=encodable("name", name or ""))
         why = "no server answers"
         while (remaining := ends - time.monotonic()) > 0:
             try:

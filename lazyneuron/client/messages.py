@@ -26,6 +26,7 @@ __all__ = [
     "ServedPrediction",
     "TensorInfo",
     "Timing",
+    "encodable",
     "model_info",
     "not_ready",
     "predict_request",
@@ -148,14 +149,14 @@ def predict_request(
         raise errors.InputError("version", got=str(version), expected="a positive integer, or None")
     if quality is not None and budget != 1.0:
         raise errors.InputError("budget", got=f"{budget:g} and the quality {quality!r}", expected="one of the two")
-    request = pb.PredictRequest(model_name=name, model_version=version, top=top)
+    request = pb.PredictRequest(model_name=encodable("name", name), model_version=version, top=top)
     if quality is None:
         request.budget = budget
     else:
-        request.quality = quality
+        request.quality = encodable("quality", quality)
     request.omit_outputs = not outputs
     if isinstance(inputs, str):
-        request.text = _encodable(inputs)
+        request.text = encodable("text", inputs)
     elif isinstance(inputs, bytes | Path):
         request.image = image_content(inputs)
     else:
@@ -190,6 +191,21 @@ def model_info(response: oip.ModelMetadataResponse) -> ModelInfo:
         inputs=tuple(map(_tensor_info, response.inputs)),
         outputs=tuple(map(_tensor_info, response.outputs)),
     )
+
+
+def encodable(field: str, text: str) -> str:
+    """Return a text that a message can hold.
+
+    Raises
+    ------
+    InputError
+        If it has half a surrogate pair, as JSON may have, and an argument that is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise errors.InputError(field, got=f"{error.object[error.start]!r}", expected="Unicode characters") from None
+    return text
 
 
 def raised(error: Any, address: str) -> errors.LazyneuronError:  # noqa: ANN401  RpcError's type has none of these methods
@@ -247,15 +263,8 @@ def _named(inputs: object) -> Iterable[tuple[str, ArrayLike]]:
     raise errors.InputError("inputs", got=type(inputs).__name__, expected=expected)
 
 
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON may hold
-        raise errors.InputError("text", got=f"{error.object[error.start]!r}", expected="Unicode characters") from None
-    return text
-
-
 def _tensor(name: str, value: ArrayLike) -> pb.Tensor:
+    encodable("the name of an input", name)
     try:
         array = np.asarray(value)
     except ValueError:

@@ -22,6 +22,7 @@ from lazyneuron.client.messages import (
     Inputs,
     ModelInfo,
     ServedPrediction,
+    encodable,
     model_info,
     not_ready,
     predict_request,
@@ -279,7 +280,9 @@ class Client:
         LazyneuronError
             As `predict`.
         """
-        request = oip.ModelMetadataRequest(name=name, version="" if version is None else str(version))
+        request = oip.ModelMetadataRequest(
+            name=encodable("name", name), version="" if version is None else str(version)
+        )
         limit = self._timeout if timeout is None else check_timeout(timeout)
         try:
             return model_info(self._describe(request, timeout=limit))
@@ -303,7 +306,7 @@ class Client:
         """
         check_timeout(timeout)
         ends = time.monotonic() + timeout
-        request = health_pb2.HealthCheckRequest(service=name or "")
+        request = health_pb2.HealthCheckRequest(service=encodable("name", name or ""))
         why = "no server answers"
         while (remaining := ends - time.monotonic()) > 0:
             try:

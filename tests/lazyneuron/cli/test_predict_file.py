@@ -113,6 +113,10 @@ WRONG = [
     (b'{"inputs": {}}', "x: got no such input"),
     (b'{"text": "lazy"}', "vector has no tokenizer"),
     (b'{"text": "\\ud800"}', "text: got '\\ud800'; expected Unicode characters"),
+    (b'{"inputs": {"\\ud800": [1]}}', "the name of an input: got '\\ud800'; expected Unicode characters"),
+    (b'{"inputs": {"x": [0.5, 1%s]}}' % (b"0" * 400), "x: got values of dtype object; expected float32"),
+    (b'{"image": "a\\u0000"}', "image: got 'a\\x00' (embedded null byte); expected an image file"),
+    (b'{"image": "\\ud800"}', "image: got '\\ud800' ('utf-8' codec"),
     (b"\xff\xfe", "the line: got no JSON"),
     (b"[" * 100_000, "the line: got no JSON"),
 ]
@@ -167,6 +171,9 @@ def test_what_is_wrong_with_the_whole(
         ("vector", ["--file", tmp_path / "text.npz"], 1, "expected an .npz file of arrays"),
         ("none", ["--file", tmp_path / "some.jsonl"], 1, "no model named 'none'"),
         ("text", ["--file", tmp_path / "some.jsonl", "--output", tmp_path / "no" / "answers"], 1, "No such file"),
+        ("text", ["--file", tmp_path / "some.jsonl", "--output", tmp_path], 1, "a folder; expected a file"),
+        ("\udcff", ["--text", "lazy"], 1, "name: got '\\udcff'; expected Unicode characters"),
+        ("\udcff", ["--file", "-"], 1, "name: got '\\udcff'; expected Unicode characters"),
         ("text", ["--file", tmp_path / "some.jsonl", "--text", "x"], 2, "give one of"),
         ("text", ["--file", "-", "--resume", "--output", "x"], 2, "--resume needs --file FILE"),
         ("text", ["--file", tmp_path / "some.jsonl", "--resume"], 2, "--resume needs"),
@@ -180,6 +187,15 @@ def test_what_is_wrong_with_the_whole(
         assert message in told
         assert status == 2 or len(told.splitlines()) == 1
         assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("close", "option"), [("<&-", "--file"), (">&-", "--output")])
+def test_a_stream_that_is_closed(server: ServerProcess, close: str, option: str) -> None:
+    shell = ["sh", "-c", f'exec "$@" {close}', "-"]
+    done = subprocess.run([*shell, *command(server, "text", "--file", "-")], input=b"", capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert f"error: {option}: got a standard stream that is closed" in done.stderr.decode()
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_file_without_lines(server: ServerProcess, tmp_path: Path) -> None:
