@@ -81,11 +81,16 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
             return await continuation(handler_call_details)
         if self._authenticator.by_token:
             headers = headers_of(handler_call_details.invocation_metadata)
-            try:
+
+            def admit() -> None:
                 self._admit(self._authenticator.by_credentials(headers), method)
+
+            try:
+                admit()
             except LazyneuronError as error:
                 return grpc.stream_stream_rpc_method_handler(self._refusal(method, error))  # which reads nothing
-            return await continuation(handler_call_details)
+            handler = await continuation(handler_call_details)
+            return _checked_each(handler, admit) if handler is not None and handler.request_streaming else handler
         handler = await continuation(handler_call_details)
         return None if handler is None else _checked(handler, lambda context: self._check(method, context))
 
@@ -118,6 +123,25 @@ def _answering(code: grpc.StatusCode, text: str) -> Any:  # noqa: ANN401  gRPC's
         await context.abort(code, text)
 
     return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _checked_each(handler: Any, check: Callable[[], None]) -> Any:  # noqa: ANN401
+    """Return a stream's handler, with a check before each request: its token may have gone since the stream began."""
+
+    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            check()
+            yield request
+
+    async def answer(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        answers = handler.stream_stream(checked(requests), context)
+        if not hasattr(answers, "__aiter__"):  # a coroutine, which writes by itself
+            await answers
+            return
+        async for one in answers:
+            yield one
+
+    return handler._replace(stream_stream=answer)
 
 
 def _checked(handler: Any, check: Callable[[Context], Awaitable[None]]) -> Any:  # noqa: ANN401

@@ -311,3 +311,26 @@ def test_a_token_is_not_sent_in_clear_to_another_machine() -> None:
         Client("example.org:8001", credentials=Credentials(token=ALICE))
     assert ALICE not in repr(Credentials(token=ALICE))
     Client("example.org:8001", credentials=Credentials(token=ALICE, clear_token=True)).close()
+
+
+def test_a_stream_ends_with_its_token(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"alice:client:{ALICE}\nops:admin:{OPS}\n")
+    go_on = threading.Event()
+
+    def requests() -> Iterator[oip.ModelInferRequest]:
+        request = oip.ModelInferRequest(model_name="vector", raw_input_contents=[X["x"].tobytes()])
+        request.inputs.add(name="x", datatype="FP32", shape=[1, 16])
+        yield request
+        go_on.wait(60)
+        yield request
+
+    with serving(repository, tmp_path / "log", settings(file)) as server, grpc.insecure_channel(server.grpc) as channel:
+        metadata = [("x-api-key", ALICE)]
+        answers = GRPCInferenceServiceStub(channel).ModelStreamInfer(requests(), metadata=metadata, timeout=60)
+        assert not next(answers).error_message
+        file.write_text(f"ops:admin:{OPS}\n")
+        until(lambda: not _works(server, ALICE), "the token is no longer good")
+        go_on.set()
+        code, words = refusal(lambda: next(answers))
+        assert (code, "not one that this server knows" in words) == ("UNAUTHENTICATED", True)
