@@ -4,6 +4,7 @@ Off, this costs a comparison a request. The SDK is the extra `lazyneuron[tracing
 """
 
 import logging
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,10 @@ class Tracing:
 
     def close(self) -> None:
         """Send what is left; waits for a collector that is away no longer than a few seconds."""
-        self._provider.force_flush(round(_EXPORT_SECONDS * 1000))
-        self._provider.shutdown()
+        # Which sends all, some hundred spans at a time, each with that patience.
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+        closing.start()
+        closing.join(_EXPORT_SECONDS)
 
 
 def start_tracing(config: TracingConfig) -> Tracing | None:

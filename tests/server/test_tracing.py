@@ -8,6 +8,7 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -216,9 +217,11 @@ def test_spans_reach_a_collector(
 def test_a_collector_that_is_away_costs_spans_alone(repository: Path, tmp_path: Path) -> None:
     settings = '[tracing]\nendpoint = "http://127.0.0.1:9/v1/traces"\nsample_ratio = 1.0\n'
     with serving(repository, tmp_path / "log", settings) as server, grpc.insecure_channel(server.grpc) as channel:
-        for _ in range(20):
+        for _ in range(500):  # more spans than are sent at a time
             PredictionServiceStub(channel).Predict(REQUEST, timeout=20)
+        begun = time.monotonic()
         assert server.terminate() == 0
+        assert time.monotonic() - begun < 9
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:
