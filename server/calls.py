@@ -22,6 +22,7 @@ from lazyneuron.engine.model import Model
 from lazyneuron.server.backlog import Intake
 from lazyneuron.server.compression import decompressed
 from lazyneuron.server.metrics import Metrics
+from lazyneuron.server.rate import PerSecond
 from lazyneuron.server.status import REQUEST_ID, message, status_of, trailing_metadata
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ StreamBehavior = Callable[[AsyncIterator[Message | InputError], Context], AsyncG
 # A process's own prefix and a number: unique without a system call for each request.
 _PROCESS = uuid.uuid4().hex[:8]
 _numbers = itertools.count(1)
+_failures = PerSecond(10)  # tracebacks: what a client can cause, it can cause a thousand times
 _current: ContextVar["Call"] = ContextVar("call")
 
 
@@ -171,7 +173,7 @@ def refusal(call: Call, error: Exception, *, log: bool = True) -> tuple[grpc.Sta
             _log.debug("request %s (%s) refused: %s", call.id, call.method, error)
         return code, call.error
     call.error = f"{type(error).__name__}: {error}"
-    if log:
+    if log and _failures.take():  # its line in the access log tells of each
         _log.error("request %s (%s) failed", call.id, call.method, exc_info=error)
     return code, f"internal error; the server's log has it under request {call.id}"
 

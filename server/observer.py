@@ -12,6 +12,7 @@ from lazyneuron.server.auth import current_subject
 from lazyneuron.server.calls import Call, fresh_id
 from lazyneuron.server.config import LogConfig
 from lazyneuron.server.metrics import Metrics
+from lazyneuron.server.rate import PerSecond
 from lazyneuron.server.status import REQUEST_ID
 from lazyneuron.server.tracing import Tracing
 
@@ -52,8 +53,7 @@ class Observer:
         self._metrics = metrics
         self._config = config
         self._tracing = tracing
-        self._second = 0
-        self._lines = 0
+        self._rate = PerSecond(config.access_per_second)
         self.unlogged = 0
         """Lines that were left out because a second had too many."""
 
@@ -87,7 +87,9 @@ class Observer:
         fault = code in _FAULTS
         if not fault and (self._config.access == "errors" or random.random() >= self._config.access_sample):  # noqa: S311  a sample
             return
-        if self._may_write():
+        if not self._rate.take():
+            self.unlogged += 1
+        else:
             _access.log(logging.WARNING if fault else logging.INFO, "answered", extra=_fields(call, code))
 
     def refused(self, call: Call, code: str, error: LazyneuronError) -> None:
@@ -98,16 +100,6 @@ class Observer:
         elif isinstance(error, PermissionDeniedError):
             self._metrics.auth_failure("forbidden")
         self.end(call, code)
-
-    def _may_write(self) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        self._lines += 1
-        if self._lines <= self._config.access_per_second:
-            return True
-        self.unlogged += 1
-        return False
 
 
 def headers_of(metadata: Iterable[tuple[str, Any]] | None) -> dict[str, Any]:

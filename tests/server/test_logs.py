@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from lazyneuron import Client
 from lazyneuron.protocol.prediction_pb2_grpc import PredictionServiceStub
+from lazyneuron.server.calls import Call, refusal
 from lazyneuron.server.config import LogConfig
 from lazyneuron.server.logs import LogOutput
 from lazyneuron.server.metrics import Metrics
@@ -128,6 +129,15 @@ def test_a_storm_of_refusals_costs_few_lines(caplog: pytest.LogCaptureFixture, m
         now = 1001.0
         observer.end(observer.begin("/a.B/C", {}, "here"), "RESOURCE_EXHAUSTED")
         assert len(caplog.records) == 11
+
+
+def test_a_storm_of_failures_has_few_tracebacks(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: 2000.0)
+    for _ in range(1000):
+        refusal(Call("/a.B/C"), RuntimeError("why"))
+    assert [record.exc_info is not None for record in caplog.records] == [True] * 10
 
 
 @settings(max_examples=60)
