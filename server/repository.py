@@ -364,6 +364,8 @@ class Repository:
             if state.held or self._stopping:
                 return []
             await self._drained(state)  # never are more than two generations of a model in memory
+            for version in state.refused.keys() - found.keys():
+                self._forget_later(state, version)
             known = {} if again else state.refused
             state.refused = {v: r for v, r in known.items() if v in found and r.fingerprint == found[v].fingerprint}
             chosen: set[int] = set()
@@ -475,13 +477,16 @@ class Repository:
             del state.draining[slot]
         if version not in state.slots:
             self._metrics.forget(state.name, str(version))
-            # Its own context, empty: the caller's may hold a call, and with it a model.
-            later = partial(self._forget_counters, state, version)
-            asyncio.get_running_loop().call_later(_COUNTERS_STAY, later, context=contextvars.Context())
+            self._forget_later(state, version)
         del slot  # and with it the session
         await asyncio.get_running_loop().run_in_executor(self._scans, give_back)
         _log.info("unloaded %s version %d", state.name, version)
         self._retry_for_memory()
+
+    def _forget_later(self, state: _State, version: int) -> None:
+        # Its own context, empty: the caller's may hold a call, and with it a model.
+        later = partial(self._forget_counters, state, version)
+        asyncio.get_running_loop().call_later(_COUNTERS_STAY, later, context=contextvars.Context())
 
     def _forget_counters(self, state: _State, version: int) -> None:
         if version not in state.slots and not state.draining:

@@ -314,6 +314,26 @@ class TestReload:
 
         run(tmp_path, test)
 
+    def test_broken_versions_that_come_and_go_leave_no_series(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lazyneuron.server.repository._COUNTERS_STAY", 0.0)
+        write_vector_model(tmp_path)
+
+        async def test(started: Started) -> None:
+            for version in range(2, 5):
+                folder = write_vector_model(tmp_path, version=version)
+                damage(folder)
+                await started.rescanned()
+                assert started.value("model_loads_total", model="vector", version=str(version), outcome="files") == 1
+                shutil.rmtree(folder)
+            await started.rescanned()
+            await asyncio.sleep(0.01)
+            outcomes = started.metrics.loads.collect()[0].samples  # type: ignore[attr-defined]
+            assert {sample.labels["version"] for sample in outcomes} == {"1"}
+
+        run(tmp_path, test)
+
     def test_a_folder_that_does_not_answer_is_known_at_the_end(self, tmp_path: Path) -> None:
         write_vector_model(tmp_path)
         answers = threading.Event()
