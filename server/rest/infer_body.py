@@ -1,6 +1,7 @@
 """`infer` over HTTP: JSON with binary data after it, to and from the messages that gRPC has.
 
-The JSON is KServe's v2 REST form; binary data, `binary_data` and `classification` are Triton's extensions of it.
+The JSON is KServe's v2 REST form; binary data, `binary_data` and `classification` are Triton's extensions of it. What
+may be absent may be null, as clients that have a schema for requests write it.
 """
 
 from collections.abc import Mapping
@@ -66,7 +67,7 @@ def read_infer(name: str, version: str, json: bytes, binary: memoryview) -> Infe
         at = _read_input(body.message, item, f"inputs[{index}]", binary, at)
     if at != len(binary):
         raise InputError("body", got=f"{len(binary)} bytes of binary data", expected=f"{at}, the inputs' sizes")
-    for index, item in enumerate(_list(document, "outputs", "outputs") if "outputs" in document else []):
+    for index, item in enumerate(_list(document, "outputs", "outputs") if document.get("outputs") is not None else []):
         _read_output(body, item, f"outputs[{index}]")
     return body
 
@@ -163,7 +164,7 @@ def _fill(target: Any, parameters: Mapping[str, Any], where: str) -> None:  # no
 
 
 def _text(item: Mapping[str, Any], key: str, where: str, default: str | None = None) -> str:
-    value = item.get(key, default)
+    value = default if item.get(key) is None else item[key]
     if not isinstance(value, str):
         raise InputError(where, got=_got(item, key), expected="a string")
     return value
@@ -178,7 +179,7 @@ def _list(item: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 
 def _object(item: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
-    value = item.get(key, {})
+    value = {} if item.get(key) is None else item[key]
     if not isinstance(value, dict):
         raise InputError(where, got=_got(item, key), expected="an object")
     check_number(where, value)

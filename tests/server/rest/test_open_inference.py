@@ -231,6 +231,14 @@ def test_refused_by_its_path(server: ServerProcess) -> None:
     assert ask(server.http, "GET", "/nothing").body == b"Not Found\n"
 
 
+def test_what_may_be_absent_may_be_null(server: ServerProcess) -> None:
+    inputs = [{**BODY["inputs"][0], "parameters": None}]
+    nulls = {"id": None, "parameters": None, "outputs": None, "inputs": inputs}
+    assert post(server, "/v2/models/vector/infer", nulls).json == post(server, "/v2/models/vector/infer", BODY).json
+    wanted = {**nulls, "outputs": [{"name": "logits", "parameters": None}]}
+    assert post(server, "/v2/models/vector/infer", wanted).status == 200
+
+
 def test_headers_that_do_not_fit(server: ServerProcess) -> None:
     answer = post(server, "/v2/models/vector/infer", BODY, inference_header_content_length="999999")
     assert "inference-header-content-length '999999'" in answer.error
