@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from lazyneuron.engine.errors import ModelNotFoundError, ModelUnavailableError
 from lazyneuron.protocol import prediction_pb2 as pb
-from lazyneuron.server.calls import Call, answering
+from lazyneuron.server.calls import Call, answering, enter
 from lazyneuron.server.rest.bodies import in_thread_if_large, read_body, split
 from lazyneuron.server.rest.context import (
     Face,
@@ -96,6 +96,7 @@ class _Prediction:
                 raise
             return Response(status_code=_CLIENT_GONE)
         except _InstanceError as error:
+            enter(error.call)  # the request's line in the log tells of it
             where = f"instances[{error.index}]: " if len(requests) > 1 else ""
             return error_response(error.call, error.cause, where)
         except Exception as error:  # noqa: BLE001  it is answered

@@ -76,6 +76,18 @@ def test_a_client_s_fault_over_http_is_not_the_server_s(server: ServerProcess) -
     assert [line["code"] for line in lines(server) if line.get("request_id") == "br"] == ["INVALID_ARGUMENT"]
 
 
+def test_an_instance_that_fails_is_told_in_the_request_s_line(server: ServerProcess) -> None:
+    body = {"instances": ["lazy", {"input_ids": [9999]}]}
+    assert ask(server.http, "POST", "/v1/models/text:predict", body, x_request_id="instance-1").status == 500
+
+    def told() -> list[dict[str, object]]:
+        return [x for x in lines(server) if x.get("request_id") == "instance-1" and "code" in x]
+
+    until(lambda: bool(told()), "it is told")
+    assert [(x["code"], x["model"]) for x in told()] == [("INTERNAL", "text")]
+    assert "ONNX Runtime failed" in str(told()[0]["error"])
+
+
 @pytest.mark.parametrize("wanted", ["", " ", "a b", "x" * 200, "id\twith\ttabs", "{}", "-dash-first", "’"])
 def test_an_id_that_is_not_sane_is_replaced(server: ServerProcess, wanted: str) -> None:
     request = urllib.request.Request(
