@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import onnxruntime as ort
 
 from lazyneuron.engine.devices.choice import CPU, Device
-from lazyneuron.engine.errors import ArtifactError, ConfigurationError
+from lazyneuron.engine.errors import ArtifactError, ConfigurationError, one_line
 
 __all__ = ["Runnable", "Sessions", "open_session", "operator_library", "usable_cores"]
 
@@ -89,7 +89,7 @@ def open_session(
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
         where = "" if device == CPU else f" on {device}"
-        raise ArtifactError(f"{name}: ONNX Runtime refuses it{where}: {_one_line(error)}") from error
+        raise ArtifactError(f"{name}: ONNX Runtime refuses it{where}: {one_line(error)}") from error
     if device != CPU and session.get_providers()[0] != "CUDAExecutionProvider":
         raise ArtifactError(f"{name}: ONNX Runtime opened it on the CPU, since its CUDA provider failed on {device}")
     return session
@@ -134,7 +134,3 @@ class Sessions:
     def apart(self) -> list["Sessions"]:
         """Return each session by itself."""
         return [Sessions([session]) for session in self._sessions]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

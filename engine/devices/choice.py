@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.engine.errors import ConfigurationError, one_line
 
 __all__ = ["CPU", "Choice", "Device", "Found", "Gpu", "asked_devices", "choose"]
 
@@ -166,7 +166,7 @@ def _lacking(number: int, found: Found) -> str:
 
 
 def _disagreeing(number: int, check: Callable[[int], Sequence[object]]) -> str:
-    wrong = [" ".join(str(entry).split()) for entry in check(number)]
+    wrong = [one_line(entry) for entry in check(number)]
     if not wrong:
         return ""
     more = len(wrong) - _MOST_TOLD

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from lazyneuron.engine.devices.choice import Choice, Found, choose
-from lazyneuron.engine.errors import LazyneuronError
+from lazyneuron.engine.errors import LazyneuronError, one_line
 
 __all__ = ["CUDA_PROVIDER", "choose_devices", "look"]
 
@@ -77,7 +77,7 @@ def _provider_lacks(index: int) -> str:
         providers = [(CUDA_PROVIDER, {"device_id": str(index)}), "CPUExecutionProvider"]
         session = ort.InferenceSession(_IDENTITY, providers=providers, enable_fallback=0)
     except Exception as error:  # noqa: BLE001  a driver that is too old, a device that is kept for another process, …
-        return f"ONNX Runtime {ort.__version__}'s CUDA provider fails: {' '.join(str(error).split())}"
+        return f"ONNX Runtime {ort.__version__}'s CUDA provider fails: {one_line(error)}"
     finally:
         ort.set_default_logger_severity(3)
     return "" if session.get_providers()[0] == CUDA_PROVIDER else _library_lacks()

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from lazyneuron.engine.errors import ArtifactError, ConfigurationError
+from lazyneuron.engine.errors import ArtifactError, ConfigurationError, one_line
 from lazyneuron.engine.machine import INSTRUCTION_SET_VARIABLE, processor
 from lazyneuron.engine.session import operator_library
 
@@ -140,7 +140,7 @@ class Opened:
         try:
             return dict(zip(outputs, self.session.run(list(outputs), dict(feed)), strict=True))
         except Exception as error:
-            raise ArtifactError(f"it failed on {self.place}: {_one_line(error)}") from error
+            raise ArtifactError(f"it failed on {self.place}: {one_line(error)}") from error
 
     def bound(self, feed: _Feed) -> Bound:
         """Return the session with its inputs in the device's memory."""
@@ -191,7 +191,7 @@ def open_on(
         with _forced(INSTRUCTION_SET_VARIABLE, instruction_set), _forced(_DOWN_VARIABLE, down):
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
     except Exception as error:
-        raise ArtifactError(f"ONNX Runtime refuses it on {place}: {_one_line(error)}") from error
+        raise ArtifactError(f"ONNX Runtime refuses it on {place}: {one_line(error)}") from error
     if place != CPU and session.get_providers()[0] != _PROVIDER:
         raise ArtifactError(f"ONNX Runtime's CUDA provider failed on {place}")
     return Opened(session, place)
@@ -220,7 +220,3 @@ def _find_libraries() -> None:
     if hasattr(ort, "preload_dlls"):  # from 1.21 on
         with redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
