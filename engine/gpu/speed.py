@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine import block_graphs
-from lazyneuron.engine.gpu.places import CPU, Bound, Opened, Place, open_on
+from lazyneuron.engine.devices.choice import CPU, Device
+from lazyneuron.engine.gpu.places import Bound, Opened, open_on
 from lazyneuron.engine.planted import PREDICTED_FALL, PlantedBlock, plant
 from lazyneuron.engine.timing import clock_for, time_in_turns
 
@@ -93,14 +94,14 @@ class Speed:
         return self.dense[dense] / self.seconds
 
 
-def setting_for(place: Place) -> Setting:
+def setting_for(place: Device) -> Setting:
     """Return what the self-check times on a device."""
     if place == CPU:
         return Setting()
     return Setting(rows=(1, 16, 64, 512), weights=("float32", "float16"), dense=("float32", "float16"))
 
 
-def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
+def measure(place: Device, setting: Setting | None = None) -> Iterator[Speed]:
     """Time every mode, at each number of rows in turns with the dense blocks; inputs stay on the device.
 
     On the CPU sessions have one thread.
@@ -127,7 +128,7 @@ def _typical_first(block: PlantedBlock) -> PlantedBlock:
     return replace(block, rows=block.rows[order], pre=block.pre[order])
 
 
-def _at_density(place: Place, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
+def _at_density(place: Device, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
     block = blocks["exact"]
     opened: dict[tuple[str, str], tuple[Opened, NDArray[np.generic]]] = {}
     for kind in setting.dense:
@@ -156,7 +157,7 @@ def _candidates(opened: Opened, rows: NDArray[np.generic], mode: str) -> float:
     return float(counts.mean())
 
 
-def time_bound(work: Mapping[_Name, Bound], seconds: float, place: Place) -> dict[_Name, float]:
+def time_bound(work: Mapping[_Name, Bound], seconds: float, place: Device) -> dict[_Name, float]:
     """Return the median seconds of a run of each, timed in turns that are long enough for the clock.
 
     On the CPU the sessions are to have one thread, whose own time counts.
