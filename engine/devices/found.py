@@ -9,14 +9,12 @@ import onnxruntime as ort
 
 from lazyneuron.engine.devices.choice import CPU, Choice, Device, Found, choose
 from lazyneuron.engine.errors import LazyneuronError, one_line
+from lazyneuron.engine.onnx_writer import Node, write_model
 from lazyneuron.engine.session import CUDA_PROVIDER, find_cuda_libraries
 
 __all__ = ["choose_devices", "lacking", "look"]
 
-_IDENTITY = (
-    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f'
-    b"\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
+_IDENTITY = write_model([Node("Identity", ["x"], ["y"])], {"x": ("float32", [1])}, {"y": ("float32", [1])}, {})
 """An ONNX model: y = x, float32 [1]."""
 
 
