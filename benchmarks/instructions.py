@@ -25,6 +25,8 @@ from onnx import helper
 from sparse_down import down_model, hidden
 from sparse_mlp import certified_model, make_block, predictor_model
 
+from lazyneuron.engine.documents import write_text
+
 RECORD = Path(__file__).with_suffix(".json")
 INSTRUCTION_SETS = ("scalar", "sse2", "avx2")
 TOLERANCE = 0.003
@@ -142,9 +144,7 @@ def main(names: tuple[str, ...], *, update: bool) -> None:
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"compiler": None, "counts": {}}
     off = compare(record["counts"], now)
     if update:
-        temporary = RECORD.with_suffix(".json.new")
-        temporary.write_text(json.dumps({"compiler": compiler(), "counts": record["counts"] | now}, indent=2) + "\n")
-        temporary.rename(RECORD)
+        write_text(RECORD, json.dumps({"compiler": compiler(), "counts": record["counts"] | now}, indent=2) + "\n")
     elif record["compiler"] != compiler():
         click.echo(f"\nnot judged: the record is of {record['compiler']}, this library of {compiler()}")
     elif off:
