@@ -205,17 +205,6 @@ void test_an_unnamed_error(const cuda::KernelTable& table) {
     CHECK(cuda::device_count(stand_in.driver()) == 0, "no device is no error");
 }
 
-void test_free_memory(const cuda::KernelTable& table) {
-    StandIn stand_in(table);
-    const cuda::Device device = cuda::describe_device(stand_in.driver(), 0);
-    CHECK(cuda::free_memory(stand_in.driver(), device) == std::uint64_t{3} << 30, "free memory");
-    stand_in.fail("cuMemGetInfo", 0, CUDA_ERROR_OUT_OF_MEMORY);
-    const std::string message = message_of([&] { cuda::free_memory(stand_in.driver(), device); });
-    CHECK(contains(message, "CUDA device 0 (Stand-in): asking for its free memory: CUDA_ERROR_OUT_OF_MEMORY"),
-          message);
-    CHECK(stand_in.leaks().empty(), stand_in.leaks());
-}
-
 void test_kernels_are_loaded_once(const cuda::KernelTable& table) {
     Gpu gpu(table);
     const Problem p({5, 20, 40, 9}, options_of(Mode::kCertified, Activation::kRelu, 0), WeightType::kFloat32,
@@ -306,7 +295,6 @@ int main(int count, char** arguments) {
         test_no_rows(table);
         test_every_failure(table);
         test_an_unnamed_error(table);
-        test_free_memory(table);
         test_kernels_are_loaded_once(table);
         test_threads(table);
         test_refusals(table);
