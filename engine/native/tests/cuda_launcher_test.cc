@@ -138,21 +138,6 @@ void test_no_rows(const cuda::KernelTable& table) {
     CHECK(gpu.stand_in.launched.empty(), "nothing to do");
 }
 
-// What the exception says, or nothing.
-template <class Body>
-std::string message_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 // Every call of every function of the driver fails once. Each failure is told in words, and nothing is left
 // behind.
 void test_every_failure(const cuda::KernelTable& table) {

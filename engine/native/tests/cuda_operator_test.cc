@@ -189,10 +189,6 @@ void test_no_rows(StandIn& stand_in) {
     CHECK(stand_in.launched.size() == launched, "nothing to do");
 }
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 void test_refusals(StandIn& stand_in) {
     const std::string node = "SparseMLP node 'block/mlp': ";
     const auto message_of = [&](const Problem& p, bool constants) {
