@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -115,17 +115,10 @@ def measure(place: Device, setting: Setting | None = None) -> Iterator[Speed]:
     rng = np.random.default_rng(0)
     sizes = (setting.d_model, setting.d_ff, setting.densities)
     rows = max(_LEAST_ROWS, *setting.rows)
-    planted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows)]
-    predicted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows, fall=PREDICTED_FALL)]
+    planted = [block.typical_first() for block in plant(rng, *sizes, rows=rows)]
+    predicted = [block.typical_first() for block in plant(rng, *sizes, rows=rows, fall=PREDICTED_FALL)]
     for density, block, other in zip(setting.densities, planted, predicted, strict=True):
         yield from _at_density(place, setting, density, {m: other if m == "predictor" else block for m in _MODES})
-
-
-def _typical_first(block: PlantedBlock) -> PlantedBlock:
-    """Order the rows so that the first few have the planted density, too: one by itself may be far from it."""
-    active = (block.pre + block.up_bias > 0).sum(axis=1)
-    order = np.argsort(np.abs(active - active.mean()), kind="stable")
-    return replace(block, rows=block.rows[order], pre=block.pre[order])
 
 
 def _at_density(place: Device, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
