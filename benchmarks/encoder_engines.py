@@ -45,23 +45,12 @@ def _lazyneuron(artifact: str, folder: Path, threads: int, *, spinning: bool = F
 
 
 def _cuda(file: str, folder: Path, threads: int, *, tf32: bool = False) -> Run:
-    import onnxruntime
+    from lazyneuron.engine.devices.choice import Device
+    from lazyneuron.engine.session import open_session
 
-    from lazyneuron.engine.session import operator_library
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.register_custom_ops_library(str(operator_library()))
-    if hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
-    provider = ("CUDAExecutionProvider", {"device_id": "0", "use_tf32": str(int(tf32))})
-    opened = onnxruntime.InferenceSession(
-        str(folder / file), options, providers=[provider, "CPUExecutionProvider"], enable_fallback=0
-    )
-    if opened.get_providers()[0] != "CUDAExecutionProvider":
-        raise RuntimeError("ONNX Runtime's CUDA provider failed")
-    return _fed(opened)
+    options = {"use_tf32": str(int(tf32))}
+    gpu = Device("cuda")
+    return _fed(open_session(folder / file, threads=threads, spinning=True, device=gpu, provider_options=options))
 
 
 def _pytorch_cuda(folder: Path, threads: int, *, compiled: bool) -> Run:

@@ -1,30 +1,24 @@
-"""What the benchmarks share: timing in turns, ratios with their spread, naming the machine, and pictures."""
+"""What the benchmarks share: ratios with their spread, naming the machine, and pictures."""
 
-import ctypes
-import os
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import onnxruntime
 from matplotlib.figure import Figure  # not pyplot: no display is looked for
 
+from lazyneuron.engine.machine import instruction_set, processor
+
 __all__ = [
-    "LIBRARY",
+    "LEAST_RUNS",
     "Ratio",
     "bars",
     "curves",
-    "instruction_set",
     "machine",
     "ratio",
-    "session",
-    "time_in_turns",
 ]
 
-LIBRARY = Path(__file__).resolve().parent.parent / "engine" / "lib" / "liblazyneuron_ops.so"
 LEAST_RUNS = 9
 _OURS = ("#f4a259", "#e76f51", "#c1121f", "#780000", "#ffb4a2", "#9d0208")
 _OTHERS = ("#343a40", "#868e96", "#1d4e89", "#4f86c6", "#9ecae1", "#1b7a5a", "#57b894", "#a9dcc3", "#5e548e", "#b8a9d9")
@@ -45,43 +39,6 @@ class Ratio:
 def ratio(base: Sequence[float], other: Sequence[float]) -> Ratio:
     """Return base over other, round by round, so that a change of the machine's clock meets both."""
     return Ratio(*statistics.quantiles([b / o for b, o in zip(base, other, strict=True)], n=4))
-
-
-def time_in_turns(work: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
-    """Time functions in turns, in seconds, after a warm-up; `seconds` is the length of all the rounds together."""
-    times: dict[str, list[float]] = {name: [] for name in work}
-    for function in work.values():
-        function(), function()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(next(iter(times.values()))) < LEAST_RUNS:
-        for name, function in work.items():
-            start = time.perf_counter()
-            function()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
-def session(model: onnx.ModelProto, threads: int = 1) -> onnxruntime.InferenceSession:
-    """Open a small model with the operator library."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.register_custom_ops_library(str(LIBRARY))
-    return onnxruntime.InferenceSession(model.SerializeToString(), options)
-
-
-def processor() -> str:
-    """Return the CPU's name, as far as the system tells it."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
-def instruction_set() -> str:
-    """Return the name of the instruction set that the operators run on."""
-    library = ctypes.CDLL(str(LIBRARY))
-    library.lazyneuron_instruction_sets.restype = ctypes.c_char_p
-    names: bytes = library.lazyneuron_instruction_sets()
-    return os.environ.get("LAZYNEURON_ISA") or names.decode().split(",")[0]
 
 
 def machine(threads: int) -> str:

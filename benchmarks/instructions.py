@@ -19,18 +19,20 @@ from pathlib import Path
 
 import click
 import numpy as np
-import onnx
-from harness import LIBRARY
 from onnx import helper
 from sparse_down import down_model, hidden
-from sparse_mlp import certified_model, make_block, predictor_model
+
+from lazyneuron.engine import block_graphs
+from lazyneuron.engine.documents import write_text
+from lazyneuron.engine.planted import plant
+from lazyneuron.engine.session import operator_library
 
 RECORD = Path(__file__).with_suffix(".json")
 INSTRUCTION_SETS = ("scalar", "sse2", "avx2")
 TOLERANCE = 0.003
 """What the address of a buffer and the last bit of the data (another BLAS) may change."""
 ROWS, D_MODEL, D_FF = 8, 256, 1024
-FALL = 28.0  # see sparse_mlp
+DENSITY, FALL = 0.03, 28 / 256  # see sparse_mlp and planted
 OPERATORS = "lazyneuron::sparse_*(lazyneuron::KernelSet const&*"
 """The functions under ONNX Runtime's layer, in callgrind's patterns."""
 # Run under valgrind, which makes importing and opening slow: that is done once, and a fork runs each case, since a
@@ -55,25 +57,28 @@ Array = np.ndarray
 Counts = dict[str, int]
 
 
-def cases() -> dict[str, tuple[onnx.ModelProto, Array]]:
+def cases() -> dict[str, tuple[bytes, Array]]:
     """Return each case's one-block model and its input."""
     rng = np.random.default_rng(0)
     weights = (rng.standard_normal((D_FF, D_MODEL)) / np.sqrt(D_FF)).astype(np.float32)
     node = helper.make_node("SparseDown", ["pre", "down"], ["y", "active"], domain="lazyneuron")
-    block = make_block(np.random.default_rng(1), ROWS, FALL, D_MODEL, D_FF)
+    (block,) = plant(np.random.default_rng(1), D_MODEL, D_FF, [DENSITY], rows=ROWS, fall=FALL)
     found = {
-        f"SparseDown, {rows} row(s), {density:.0%}": (down_model(node, weights), hidden(rows, density, rng, D_FF))
+        f"SparseDown, {rows} row(s), {density:.0%}": (
+            down_model(node, weights).SerializeToString(),
+            hidden(rows, density, rng, D_FF),
+        )
         for rows, density in ((1, 0.03), (ROWS, 0.03), (ROWS, 0.3), (ROWS, 1.0))
     }
     for rows in (1, ROWS):
         for kind in ("float32", "int8"):
             name = f"SparseMLP, {{}}, {kind}, {rows} row(s)"
-            found[name.format("certified")] = certified_model(block, kind), block.rows[:rows]
-            found[name.format("predictor")] = predictor_model(block, kind), block.rows[:rows]
+            found[name.format("certified")] = block_graphs.certified(block, kind), block.rows[:rows]
+            found[name.format("predictor")] = block_graphs.predictor(block, kind), block.rows[:rows]
     return found
 
 
-def count(name: str, work: dict[str, tuple[onnx.ModelProto, Array]]) -> Counts:
+def count(name: str, work: dict[str, tuple[bytes, Array]]) -> Counts:
     """Return the instructions of each case on an instruction set.
 
     Raises
@@ -85,14 +90,14 @@ def count(name: str, work: dict[str, tuple[onnx.ModelProto, Array]]) -> Counts:
         folder = Path(scratch)
         stems = [folder / str(i) for i in range(len(work))]
         for stem, (model, data) in zip(stems, work.values(), strict=True):
-            onnx.save(model, f"{stem}.onnx")
+            stem.with_suffix(".onnx").write_bytes(model)
             np.save(stem, data)
         command = [
             "valgrind",
             "--tool=callgrind",
             f"--callgrind-out-file={folder / 'counted.%p'}",
             f"--toggle-collect={OPERATORS}",
-            *[sys.executable, "-c", DRIVER, LIBRARY, *stems],
+            *[sys.executable, "-c", DRIVER, operator_library(), *stems],
         ]
         environment = os.environ | {"LAZYNEURON_ISA": name, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -100,7 +105,7 @@ def count(name: str, work: dict[str, tuple[onnx.ModelProto, Array]]) -> Counts:
             raise click.ClickException(f"valgrind ended with {done.returncode}: {done.stderr.strip()[-400:]}")
         counted = [_total(folder / f"counted.{process}") for process in done.stdout.split()]
     if len(counted) != len(work) or not all(counted):
-        raise click.ClickException(f"{LIBRARY}: callgrind saw no call of {OPERATORS} in some case")
+        raise click.ClickException(f"{operator_library()}: callgrind saw no call of {OPERATORS} in some case")
     return dict(zip(work, counted, strict=True))
 
 
@@ -112,7 +117,7 @@ def _total(dump: Path) -> int:
 
 def compiler() -> str:
     """Return what built the library, as its `.comment` section says."""
-    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", LIBRARY.read_bytes())
+    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", operator_library().read_bytes())
     return found[0].decode() if found else "unknown"
 
 
@@ -142,9 +147,7 @@ def main(names: tuple[str, ...], *, update: bool) -> None:
     record = json.loads(RECORD.read_text()) if RECORD.exists() else {"compiler": None, "counts": {}}
     off = compare(record["counts"], now)
     if update:
-        temporary = RECORD.with_suffix(".json.new")
-        temporary.write_text(json.dumps({"compiler": compiler(), "counts": record["counts"] | now}, indent=2) + "\n")
-        temporary.rename(RECORD)
+        write_text(RECORD, json.dumps({"compiler": compiler(), "counts": record["counts"] | now}, indent=2) + "\n")
     elif record["compiler"] != compiler():
         click.echo(f"\nnot judged: the record is of {record['compiler']}, this library of {compiler()}")
     elif off:

@@ -14,7 +14,7 @@ import onnx_ir.passes.common as passes
 from lazyneuron.engine.session import open_session
 from lazyneuron.exporters.sessions import save
 
-__all__ = ["RANK", "RECALL", "add_predictors", "int8_weights", "store"]
+__all__ = ["add_predictors", "int8_weights", "store"]
 
 RANK, RECALL = 64, 0.99
 Array = np.ndarray

@@ -7,6 +7,7 @@ one text is tried in the page, and three pictures are taken: light, dark and on 
 """
 
 import argparse
+import io
 import itertools
 import json
 import tempfile
@@ -21,6 +22,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from lazyneuron.engine.artifact import read_manifest, resolve_version
+from lazyneuron.engine.documents import written_beside
 from tests.support.browser import chromium
 from tests.support.rest import ask
 from tests.support.server import ServerProcess, serving
@@ -99,10 +101,9 @@ def show(page: Page, server: ServerProcess, text: str, *, answer: bool) -> None:
 
 def save(page: Page, file: Path) -> None:
     """Write what is to be seen now, in few colours."""
-    beside = file.with_suffix(".tmp.png")
-    page.screenshot(path=beside)
-    Image.open(beside).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(beside, optimize=True)
-    beside.replace(file)
+    shown = Image.open(io.BytesIO(page.screenshot()))
+    with written_beside(file) as beside:
+        shown.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(beside, "PNG", optimize=True)
 
 
 if __name__ == "__main__":

@@ -197,10 +197,7 @@ class Queue:
         if pending.id in self._waiting:
             msg = f"request {pending.id} waits already"
             raise ValueError(msg)
-        if self._latest is not None:
-            gap = max(0.0, pending.arrived - self._latest)
-            self._gap = gap if self._gap == float("inf") else self._gap + (gap - self._gap) * _GAP_MEMORY
-        self._latest = pending.arrived
+        self.arrived(pending.arrived)
         self._waiting[pending.id] = pending
         self.tokens += pending.tokens
         number = next(self._numbers)
@@ -212,6 +209,13 @@ class Queue:
         group.add(item)
         if pending.deadline is not None:
             heapq.heappush(self._deadlines, (pending.deadline, number, pending))
+
+    def arrived(self, now: float) -> None:
+        """Note that a request came, whether it waits or not."""
+        if self._latest is not None:
+            gap = max(0.0, now - self._latest)
+            self._gap = gap if self._gap == float("inf") else self._gap + (gap - self._gap) * _GAP_MEMORY
+        self._latest = now
 
     def discard(self, pending: Pending) -> bool:
         """Take a request out that nobody waits for any more. Return whether it still waited."""

@@ -92,6 +92,7 @@ class Counting:
 
     def __init__(self, manifest: Manifest) -> None:
         self._blocks = manifest.blocks
+        self._nothing = tuple(BlockCounts(block.name, 0, 0, 0, 0, 0, 0) for block in manifest.blocks)
         groups: dict[tuple[Axes, bool], _Group] = {}
         for place, block in enumerate(self._blocks):
             mask = manifest.mask_for(block.rows)
@@ -114,7 +115,7 @@ class Counting:
             The batch's inputs and what came out, by name.
         """
         own: list[list[BlockCounts]] = [[] for _ in self._blocks]
-        padding = [BlockCounts(block.name, 0, 0, 0, 0, 0, 0) for block in self._blocks]
+        padding = list(self._nothing)
         by_row = [RowCounts(_NO_ROWS)] * len(self._blocks)
         for group in self._groups:
             active, lengths = _flat(group, group.active, requests, values)

@@ -3,6 +3,8 @@
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from lazyneuron.engine.errors import LazyneuronError
 
-__all__ = ["read_document", "write_text"]
+__all__ = ["read_document", "write_text", "written_beside"]
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -82,13 +84,33 @@ def write_text(path: Path, text: str) -> None:
         If it cannot be written; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).chmod(0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_beside(path: Path, mode: int = 0o644) -> Iterator[Path]:
+    """Give an empty file to write; it is moved to its place once it is on the disk, or removed if that fails.
+
+    Parameters
+    ----------
+    mode
+        Who may read the file in its place; until then its owner alone may.
+
+    Raises
+    ------
+    OSError
+        If it cannot be made, written out or moved.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    beside = Path(name)
+    try:
+        yield beside
+        os.fsync(descriptor)
+        beside.chmod(mode)
+        beside.replace(path)
+    except BaseException:  # Ctrl-C too
+        beside.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)

@@ -40,6 +40,7 @@ __all__ = [
     "ShuttingDownError",
     "UnauthenticatedError",
     "UnsupportedError",
+    "one_line",
 ]
 
 REFUSALS = (
@@ -55,6 +56,11 @@ REFUSALS = (
 """Why a server refuses a request that may be right: no room in the queue by size, or by time; its client has its share;
 its deadline passes before its turn; it is larger than the server takes, or than a GPU's memory holds; its model is
 being loaded; the server stops."""
+
+
+def one_line(error: object, most: int | None = None) -> str:
+    """Return an error's message on one line, cut to `most` characters; its type's name where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 class LazyneuronError(Exception):

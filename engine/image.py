@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import ImageSpec, ResizeSpec
-from lazyneuron.engine.errors import InputError
+from lazyneuron.engine.errors import InputError, one_line
 from lazyneuron.engine.origins import Picture
 from lazyneuron.engine.requests import Array
 
@@ -109,13 +109,9 @@ def _decoded(content: bytes, mode: str, tensor: str) -> "Image":
     except Image.DecompressionBombError as error:  # Pillow's own limit, far above ours
         raise InputError("image", got=f"{len(content)} bytes that hold far more pixels", expected=most) from error
     except Exception as error:  # each of Pillow's decoders has its own
-        reason = "" if isinstance(error, UnidentifiedImageError) else f" that do not decode ({_short(error)})"
+        reason = "" if isinstance(error, UnidentifiedImageError) else f" that do not decode ({one_line(error, 120)})"
         expected = f"an image file: {', '.join(FORMATS)}"
         raise InputError("image", got=f"{len(content)} bytes{reason}", expected=expected) from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__
 
 
 def _resized(image: "Image", resize: ResizeSpec) -> "Image":

@@ -424,8 +424,7 @@ class Model:
         prepared = computed.prepared
         began = time.perf_counter()
         values = self._of_real(prepared.requests, computed.values) if self._buckets else computed.values
-        result = self._split(prepared.requests, prepared.feed, values, computed.seconds)
-        return replace(result, input_seconds=prepared.seconds, output_seconds=time.perf_counter() - began)
+        return self._split(prepared, values, computed.seconds, began)
 
     def _of_real(self, requests: Sequence[Request], values: Mapping[str, Array]) -> Mapping[str, Array]:
         """Leave out of the counts the examples that are padding, where no mask tells them."""
@@ -443,14 +442,8 @@ class Model:
         rows = joined_rows([part.rows for part in parts])
         return Prediction(outputs, sparsity, partial(self._reader.read, request, outputs), rows)
 
-    def _split(
-        self,
-        requests: Sequence[Request],
-        feed: Mapping[str, Array],
-        values: Mapping[str, Array],
-        seconds: float,
-    ) -> BatchResult:
-        manifest = self.manifest
+    def _split(self, prepared: Prepared, values: Mapping[str, Array], seconds: float, began: float) -> BatchResult:
+        manifest, requests, feed = self.manifest, prepared.requests, prepared.feed
         counts = self._counting.of(requests, feed, values)
         predictions = []
         first = 0
@@ -471,4 +464,6 @@ class Model:
             examples=first,
             sparsity=counts.total,
             rows=counts.rows,
+            input_seconds=prepared.seconds,
+            output_seconds=time.perf_counter() - began,
         )

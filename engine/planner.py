@@ -19,6 +19,7 @@ what is chosen when it starts is chosen better, and with its deadlines known bet
 _SHORT = 0.004
 """Seconds. For so long, whoever takes requests in may as well run the only one itself."""
 _ALONE = 0.05
+"""Seconds."""
 _MEMORY = 0.2  # the weight of the latest batch in the moving average of a batch's seconds
 
 
@@ -118,17 +119,26 @@ class Planner:
                 return run
         return None
 
-    def alone(self, lane: Lane, now: float) -> bool:
-        """Return whether a model's only request is all there is to do, has been for a while, and is a short one."""
-        return (
-            len(lane.queue) == 1
-            and not self._running
-            and now - self._company > _ALONE
-            and lane.concurrency == 1
-            and lane.usual > 0
-            and lane.expected * max(1.0, lane.queue.tokens / lane.usual) <= _SHORT
-            and not any(len(other.queue) for other in self._lanes if other is not lane)
-        )
+    def alone(self, lane: Lane, pending: Pending) -> Run | None:
+        """Return a request that does not wait, to run at once: if it is a short one, and all there is to do.
+
+        So it must have been for a while: where requests come side by side, they are to run together. As with `next`.
+        """
+        if (
+            self._running
+            or pending.arrived - self._company <= _ALONE
+            or lane.concurrency != 1
+            or not lane.expected
+            or lane.expected * max(1.0, pending.tokens / lane.usual) > _SHORT
+            or self.waiting
+        ):
+            return None
+        self._turns.arrived(lane)
+        lane.since = pending.arrived
+        lane.queue.arrived(pending.arrived)
+        run = Run(lane, [pending], backlog=False, tokens=pending.tokens)
+        self._begin(run, pending.arrived)
+        return run
 
     def ahead(self, now: float) -> Run | None:
         """Return a batch to prepare while no more can run, or None; `start` tells when it may.

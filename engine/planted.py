@@ -63,6 +63,12 @@ class PlantedBlock:
         """Return the neurons' values after the ReLU, [rows, d_ff]."""
         return np.maximum(self.rows.astype(np.float64) @ self.up.T.astype(np.float64) + self.up_bias, 0)
 
+    def typical_first(self) -> "PlantedBlock":
+        """Order the rows so that the first few have the planted density, too: one by itself may be far from it."""
+        active = (self.pre + self.up_bias > 0).sum(axis=1)
+        order = np.argsort(np.abs(active - active.mean()), kind="stable")
+        return replace(self, rows=self.rows[order], pre=self.pre[order])
+
 
 def plant(
     rng: np.random.Generator,

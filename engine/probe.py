@@ -17,7 +17,7 @@ from lazyneuron.engine.requests import Array, Request
 if TYPE_CHECKING:
     from lazyneuron.engine.model import Model
 
-__all__ = ["PROBE_FILE", "SelfCheck", "made_inputs", "made_lengths", "self_check", "write_probe"]
+__all__ = ["PROBE_FILE", "SelfCheck", "made_input", "made_inputs", "made_lengths", "self_check", "write_probe"]
 
 PROBE_FILE = "probe.npz"
 _INPUT, _OUTPUT = "input:", "output:"
@@ -63,11 +63,13 @@ def made_inputs(inputs: Sequence[InputSpec], lengths: Mapping[str, int], *, seed
     """
     rng = np.random.default_rng(seed)
     return {
-        spec.name: _made(spec, [lengths[a] if isinstance(a, str) else a for a in spec.shape], rng) for spec in inputs
+        spec.name: made_input(spec, [lengths[a] if isinstance(a, str) else a for a in spec.shape], rng)
+        for spec in inputs
     }
 
 
-def _made(spec: InputSpec, shape: list[int], rng: np.random.Generator) -> Array:
+def made_input(spec: InputSpec, shape: Sequence[int], rng: np.random.Generator) -> Array:
+    """Make one input as `made_inputs` does, in a shape."""
     dtype = np.dtype(spec.dtype)
     if spec.role == "mask" or dtype.kind == "b":
         return np.ones(shape, dtype)

@@ -1,20 +1,32 @@
 """ONNX Runtime with lazyneuron's operator library, on the CPU or on a GPU."""
 
+import io
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import onnxruntime as ort
 
 from lazyneuron.engine.devices.choice import CPU, Device
-from lazyneuron.engine.errors import ArtifactError, ConfigurationError
+from lazyneuron.engine.errors import ArtifactError, ConfigurationError, one_line
 
-__all__ = ["Runnable", "Sessions", "open_session", "operator_library", "usable_cores"]
+__all__ = [
+    "CUDA_PROVIDER",
+    "Runnable",
+    "Sessions",
+    "find_cuda_libraries",
+    "open_session",
+    "operator_library",
+    "usable_cores",
+]
 
 ort.disable_telemetry_events()  # some builds have it, and send it without being asked
 
+CUDA_PROVIDER = "CUDAExecutionProvider"
 _LIBRARY = Path(__file__).parent / "lib" / "liblazyneuron_ops.so"
 
 
@@ -36,6 +48,14 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
+def find_cuda_libraries() -> None:
+    """Have ONNX Runtime find the CUDA libraries that NVIDIA's wheels bring."""
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        with redirect_stdout(io.StringIO()):  # where our ready line goes
+            ort.preload_dlls()
+
+
 def open_session(
     model: Path | bytes,
     *,
@@ -44,6 +64,7 @@ def open_session(
     spinning: bool = False,
     device: Device = CPU,
     provider_options: Mapping[str, str] | None = None,
+    cpu_fallback: bool = True,
 ) -> ort.InferenceSession:
     """Open an ONNX model in ONNX Runtime.
 
@@ -59,9 +80,11 @@ def open_session(
         Whether idle threads spin for a while. With nothing else on the cores a call is some percent quicker; else they
         take the cores from the server, from other models and from other processes.
     device
-        Where it runs; what a GPU has no kernel for runs on the CPU.
+        Where it runs.
     provider_options
         Those of ONNX Runtime's CUDA provider, beside the device's number.
+    cpu_fallback
+        Whether what a GPU has no kernel for runs on the CPU; else it is refused.
 
     Raises
     ------
@@ -78,10 +101,13 @@ def open_session(
         options.register_custom_ops_library(str(operator_library()))
     providers: list[Any] = ["CPUExecutionProvider"]
     if device != CPU:
-        ort.set_default_logger_severity(
-            3
-        )  # the provider's warnings come on standard error past the session's own level
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": str(device.index), **(provider_options or {})}))
+        find_cuda_libraries()
+        # The provider's warnings come on standard error past the session's own level.
+        ort.set_default_logger_severity(3)
+        if not cpu_fallback:  # the CPU's provider is always there; named beside this entry it would be refused
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            providers.clear()
+        providers.insert(0, (CUDA_PROVIDER, {"device_id": str(device.index), **(provider_options or {})}))
     name = "a model in memory" if isinstance(model, bytes) else model
     try:
         source = model if isinstance(model, bytes) else str(model)
@@ -89,8 +115,8 @@ def open_session(
         session = ort.InferenceSession(source, options, providers=providers, enable_fallback=0)
     except Exception as error:
         where = "" if device == CPU else f" on {device}"
-        raise ArtifactError(f"{name}: ONNX Runtime refuses it{where}: {_one_line(error)}") from error
-    if device != CPU and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise ArtifactError(f"{name}: ONNX Runtime refuses it{where}: {one_line(error)}") from error
+    if device != CPU and session.get_providers()[0] != CUDA_PROVIDER:
         raise ArtifactError(f"{name}: ONNX Runtime opened it on the CPU, since its CUDA provider failed on {device}")
     return session
 
@@ -134,7 +160,3 @@ class Sessions:
     def apart(self) -> list["Sessions"]:
         """Return each session by itself."""
         return [Sessions([session]) for session in self._sessions]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -5,7 +5,6 @@ The signature is `manifest.sig`, 64 bytes as they come out of the algorithm, so 
 """
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lazyneuron.engine.artifact import MANIFEST_FILE
 from lazyneuron.engine.confine import confined
+from lazyneuron.engine.documents import written_beside
 from lazyneuron.engine.errors import ArtifactError, ConfigurationError
 
 if TYPE_CHECKING:
@@ -95,13 +95,11 @@ def sign(folder: Path, key: Path) -> Path:
     private = _private(key)
     try:
         signature = private.sign((folder / MANIFEST_FILE).read_bytes())
-        descriptor, name = tempfile.mkstemp(prefix=f".{SIGNATURE_FILE}.", dir=folder)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(signature)
-        Path(name).chmod(0o644)
-        return Path(name).replace(folder / SIGNATURE_FILE)
+        with written_beside(folder / SIGNATURE_FILE) as beside:
+            beside.write_bytes(signature)
     except OSError as error:
         raise ArtifactError(f"{folder}: cannot be signed ({error.strerror or error})") from error
+    return folder / SIGNATURE_FILE
 
 
 def read_trusted(files: Sequence[Path]) -> tuple[TrustedKey, ...]:

@@ -13,6 +13,7 @@ from lazyneuron.engine.artifact import InputSpec
 from lazyneuron.engine.errors import CalibrationError, InputError
 from lazyneuron.engine.image import ImageEncoder
 from lazyneuron.engine.origins import image_content
+from lazyneuron.engine.probe import made_input
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.targets import DECODER, encode_target
 
@@ -96,15 +97,7 @@ def _draw(spec: InputSpec, dense: DenseModel, lengths: dict[str, int], rng: np.r
         if isinstance(axis, str) and axis not in lengths:
             longest = min(dense.length, dense.max_lengths.get(axis, dense.length))
             lengths[axis] = int(rng.integers(max(1, longest // 2), longest + 1))
-    shape = [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape[1:]]
-    dtype = np.dtype(spec.dtype)
-    if spec.role == "mask" or dtype.kind == "b":
-        return np.ones(shape, dtype)
-    if spec.role == "token_types":
-        return np.zeros(shape, dtype)
-    if dtype.kind in "iu":
-        return rng.integers(int(spec.minimum or 0), int(spec.maximum or 1) + 1, shape).astype(dtype)
-    return rng.standard_normal(shape).astype(dtype)
+    return made_input(spec, [lengths[axis] if isinstance(axis, str) else axis for axis in spec.shape[1:]], rng)
 
 
 def _read_npz(path: Path, dense: DenseModel) -> ExampleSet:

@@ -7,7 +7,7 @@ from math import ceil
 from pathlib import Path
 
 from lazyneuron.engine.artifact import Calibration
-from lazyneuron.engine.errors import CalibrationError, LazyneuronError
+from lazyneuron.engine.errors import CalibrationError, LazyneuronError, one_line
 from lazyneuron.exporters.batches import Feed, batch_size, batches
 from lazyneuron.exporters.blocks import Ledger, find_blocks
 from lazyneuron.exporters.calibration import BlockCounts, calibrate, count_outputs
@@ -156,7 +156,7 @@ def _count(measured: Measured, examples: Iterator[Example], progress: Progress) 
 
 def _does_not_run(examples: ExampleSet, error: Exception) -> CalibrationError:
     given = examples.name or "random input (give --calibration with real data)"
-    return CalibrationError(f"{given}: the model fails on it: {' '.join(str(error).split())[:300]}")
+    return CalibrationError(f"{given}: the model fails on it: {one_line(error, 300)}")
 
 
 def _held_out(count: int, size: int) -> int:

@@ -1,7 +1,6 @@
 """Pictures of a checkpoint's sparsity: each block's rows, its neurons, and its density by position and by batch."""
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyneuron.engine.documents import written_beside
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.exporters.reports import BlockSparsity
 
@@ -70,14 +70,11 @@ def save_plots(path: Path, blocks: Sequence[BlockSparsity]) -> None:
     kind = check_name(path)
     if not 0 < len(blocks) <= _MOST_BLOCKS:
         raise ConfigurationError(f"{path}: {len(blocks)} blocks to draw; expected 1 to {_MOST_BLOCKS}")
-    beside = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        _figure(blocks, named=True).savefig(beside, format=kind, dpi=110)
-        beside.replace(path)
+        with written_beside(path) as beside:
+            _figure(blocks, named=True).savefig(beside, format=kind, dpi=110)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot write the picture: {error.strerror or error}") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _figure(blocks: Sequence[BlockSparsity], *, named: bool = False) -> "Figure":

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from lazyneuron.engine.artifact import versions
-from lazyneuron.engine.errors import ArtifactError
+from lazyneuron.engine.errors import ArtifactError, one_line
 
 __all__ = ["free_version", "staged", "write_errors"]
 
@@ -136,4 +136,4 @@ def _sync(folder: Path) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or " ".join(str(error).split()) or type(error).__name__
+    return error.strerror or one_line(error)

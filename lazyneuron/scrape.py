@@ -13,7 +13,7 @@ from typing import IO, Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from lazyneuron.credentials import Credentials
-from lazyneuron.engine.errors import ConfigurationError, LazyneuronError
+from lazyneuron.engine.errors import ConfigurationError, LazyneuronError, one_line
 
 __all__ = ["Labels", "ScrapeError", "Snapshot", "metrics_url", "scrape"]
 
@@ -174,7 +174,7 @@ def _reason(error: object) -> str:
         return "the answer is no HTTP"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -7,7 +7,6 @@ several lines: while a token is replaced both are good.
 
 import hashlib
 import hmac
-import os
 import re
 import stat
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from lazyneuron.engine.documents import written_beside
 from lazyneuron.engine.errors import ConfigurationError, PermissionDeniedError, UnauthenticatedError
 from lazyneuron.server.config import AuthConfig
 
@@ -211,15 +211,12 @@ def add_line(file: Path, line: str) -> None:
     if file.exists():
         _read(file)  # or a server would refuse the whole
         before = file.read_text(encoding="utf-8")
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         mode = stat.S_IMODE(file.stat().st_mode) if before else 0o600
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
-            os.fchmod(out.fileno(), mode)
-            out.write(f"{before}{'' if before.endswith(chr(10)) or not before else chr(10)}{line}\n")
-        beside.replace(file)
+        with written_beside(file, mode) as beside:
+            end = "" if before.endswith("\n") or not before else "\n"
+            beside.write_text(f"{before}{end}{line}\n", encoding="utf-8")
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ConfigurationError(f"--file: {file} cannot be written ({error.strerror})") from None
 
 

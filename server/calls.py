@@ -57,6 +57,7 @@ _PROCESS = uuid.uuid4().hex[:8]
 _numbers = itertools.count(1)
 _failures = PerSecond(10)  # tracebacks: what a client can cause, it can cause a thousand times
 _current: ContextVar["Call"] = ContextVar("call")
+_taken_as: ContextVar[int] = ContextVar("taken_as", default=0)
 
 
 def _of_outer(name: str, default: Any) -> Any:  # noqa: ANN401
@@ -96,6 +97,8 @@ class Call:
         What it was refused with, and the reason among `errors.REFUSALS`; else empty.
     left_queue
         Whether its caller gave it up before any of it ran.
+    alone
+        Whether none has been taken in since it was, so that none is known to be on its way.
     span, tracing
         OpenTelemetry's span and who made it; None if the call is not traced.
     """
@@ -111,6 +114,7 @@ class Call:
     error: str = ""
     refused: str = ""
     left_queue: bool = False
+    alone: bool = False
     span: Any = field(default_factory=lambda: _of_outer("span", None))
     tracing: Any = field(default_factory=lambda: _of_outer("tracing", None))
 
@@ -198,18 +202,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._observer = observer
         self._intake = intake
         self._max_message_bytes = max_message_bytes
-        self._wrapped: dict[str, tuple[Any, Any]] = {}  # gRPC asks for every call
+        self._wrapped: dict[str, Any] = {}  # gRPC asks for every call, and methods do not change
+        self._taken = 0
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:  # noqa: ANN401  gRPC types neither
         """Return the handler, wrapped."""
-        handler = await continuation(handler_call_details)
+        self._taken += 1
+        _taken_as.set(self._taken)
         method: str = handler_call_details.method
-        if handler is None:
-            return None
-        known, wrapped = self._wrapped.get(method, (None, None))
-        if known is not handler:
-            wrapped = self._wrap_any(method, handler)
-            self._wrapped[method] = handler, wrapped
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            wrapped = await continuation(handler_call_details)
+            if wrapped is not None:
+                wrapped = self._wrapped[method] = self._wrap_any(method, wrapped)
         return wrapped
 
     def _wrap_any(self, method: str, handler: Any) -> Any:  # noqa: ANN401
@@ -257,6 +262,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _run(self, method: str, context: Context, work: Callable[[], Awaitable[_T]], *, count: bool) -> _T:
         """Do a call's work; its errors become statuses, and it is observed and, where `count` says so, counted."""
         call = self._observer.begin(method, dict(context.invocation_metadata() or ()), host_of(context.peer()))
+        call.alone = _taken_as.get() == self._taken
         enter(call)
         context.set_trailing_metadata(((REQUEST_ID, call.id),))
         code = grpc.StatusCode.CANCELLED

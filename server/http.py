@@ -69,13 +69,14 @@ def http_app(
         broken = {entry.name for entry in entries} - {entry.name for entry in entries if entry.state == "READY"}
         return PlainTextResponse("".join(["ready\n", *(f"not served: {name}\n" for name in sorted(broken))]))
 
+    face = Face(config, metrics, serving, service)
     return Starlette(
         routes=[
             Route("/metrics", show_metrics),
             Route("/healthz", alive),
             Route("/readyz", readiness),
-            *(page_routes(Face(config, metrics, serving, service), live) if live is not None else ()),
-            *rest_routes(config, metrics, serving, service),
+            *(page_routes(face, live) if live is not None else ()),
+            *rest_routes(face),
         ],
         exception_handlers={HTTPException: not_found},
     )

@@ -187,6 +187,8 @@ class Scheduler:
         """
         loop = asyncio.get_running_loop()
         call = _Call(request, client, exact, loop.create_future())
+        if call.served is not None and call.served.alone and self._run_alone(call, deadline):
+            return call.answer.result()
         self._enqueue(call, deadline)
         self._calls.add(call)
         if not self._waking:  # what has already arrived at the loop is to go together
@@ -234,16 +236,25 @@ class Scheduler:
 
     # On the event loop.
 
+    def _run_alone(self, call: _Call, deadline: float | None) -> bool:
+        """Run a request on this thread, without its having waited, if it is alone; else change nothing."""
+        request, now = call.request, time.monotonic()
+        if request.tokens > self._lane.queue.most_tokens or (deadline is not None and deadline <= now):
+            return False  # that is refused, or split
+        call.parts = [self._part(call, request, now, deadline, waits=False)]
+        return self._workers.run_alone(self._lane, call.parts[0])
+
+    def _part(self, call: _Call, request: Request, now: float, deadline: float | None, *, waits: bool = True) -> _Part:
+        return _Part(
+            next(self._ids), request.batch, request.length, request.shape_key, now, deadline, call.client,
+            call=call, request=request, waits=waits,
+        )  # fmt: skip
+
     def _enqueue(self, call: _Call, deadline: float | None) -> None:
         now, request, workers, lane = time.monotonic(), call.request, self._workers, self._lane
         pieces = split(self._model.manifest, request, lane.queue.most_tokens)
         call.waiting = len(pieces)
-        call.parts = [
-            _Part(
-                next(self._ids), p.batch, p.length, p.shape_key, now, deadline, call.client, call=call, request=p
-            )
-            for p in pieces
-        ]  # fmt: skip
+        call.parts = [self._part(call, piece, now, deadline) for piece in pieces]
         with workers.lock:
             outlook = self._outlook(request.tokens, deadline, call.client)
             self._admission.admit(request.tokens, outlook, call.client)

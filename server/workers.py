@@ -94,21 +94,29 @@ class Workers:
             self.planner.add(lane, pending)
         self._arriving.add(lane)
 
-    def wake(self, lane: Lane) -> None:
-        """Start what is due, as far as threads are idle; the others look for themselves when they are free.
+    def run_alone(self, lane: Lane, pending: Pending) -> bool:
+        """Run a request here and now, if it is short and alone. Return whether it was.
 
-        A short request that is alone runs here and now: to hand it to a thread and back takes as long as it does.
+        To hand it to a thread and back would take as long as it does, since both have gone cold meanwhile.
         """
         with self.lock:
+            run = None if self._arriving else self.planner.alone(lane, pending)
+            if run is None:
+                return False
+            work = self._work[lane]
+            work.formed(run)
+        self._serve(run, work, ahead=False)
+        return True
+
+    def wake(self, lane: Lane) -> None:
+        """Start what is due, as far as threads are idle; the others look for themselves when they are free."""
+        with self.lock:
             self._arriving.discard(lane)
-            alone = self._start_next() if not self._arriving and self.planner.alone(lane, time.monotonic()) else None
-            while alone is None and self._idle > len(self._handed) and (run := self._start_next()) is not None:
+            while self._idle > len(self._handed) and (run := self._start_next()) is not None:
                 self._handed.append(run)
                 self.lock.notify()
             if self._idle > len(self._handed) and self.planner.waiting:
                 self.lock.notify()  # for one to prepare, or to wait for a window
-        if alone is not None:
-            self._serve(alone, self._work[lane], ahead=False)
 
     def _loop(self) -> None:
         while (found := self._next()) is not None:

@@ -13,9 +13,9 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from lazyneuron.engine.devices.choice import Device
 from lazyneuron.engine.gpu import speed
 from lazyneuron.engine.gpu.data_sheets import Gpu
-from lazyneuron.engine.gpu.places import Place
 from lazyneuron.engine.gpu.roofline import Shape, Work, kernels, seconds
 from lazyneuron.engine.gpu.speed import Setting, Speed
 
@@ -34,7 +34,7 @@ SETTINGS = (
 _WARM, _RUNS, _ROUNDS = 10, 50, 7
 
 
-def measure(place: Place, setting: Setting, gpu: Gpu | None) -> dict[str, Any]:
+def measure(place: Device, setting: Setting, gpu: Gpu | None) -> dict[str, Any]:
     """Time the block, print a table for each density, and return the figures."""
     compiled = {} if place.kind == "cpu" else _compiled(setting)
     found = list(speed.measure(place, setting))

@@ -6,8 +6,9 @@ from typing import Any
 import click
 import numpy as np
 
+from lazyneuron.engine.devices.choice import Device
 from lazyneuron.engine.gpu.data_sheets import Gpu
-from lazyneuron.engine.gpu.places import Place, open_on
+from lazyneuron.engine.gpu.places import open_on
 from lazyneuron.engine.onnx_writer import Node, write_model
 
 SIDE = 8192
@@ -16,7 +17,7 @@ ROWS = 32768
 RUNS = 10
 
 
-def measure(place: Place, side: int = SIDE, rows: int = ROWS) -> dict[str, float]:
+def measure(place: Device, side: int = SIDE, rows: int = ROWS) -> dict[str, float]:
     """Return bytes a second of an elementwise kernel and operations a second of a float16 product."""
     rng = np.random.default_rng(0)
     negated = write_model(
@@ -44,7 +45,7 @@ def show(found: dict[str, float], gpu: Gpu | None) -> dict[str, Any]:
     return {"measured": found, "data_sheet": sheet}
 
 
-def _seconds(place: Place, model: bytes, x: np.ndarray) -> float:
+def _seconds(place: Device, model: bytes, x: np.ndarray) -> float:
     bound = open_on(place, model).bound({"x": x})
     bound.run(3)
     start = time.perf_counter()

@@ -28,9 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # harness.py an
 import blocks
 import limits
 
+from lazyneuron.engine.devices.choice import Device
+from lazyneuron.engine.devices.found import lacking
 from lazyneuron.engine.documents import write_text
 from lazyneuron.engine.gpu.data_sheets import Gpu, gpu_reported
-from lazyneuron.engine.gpu.places import Place, lacking
+from lazyneuron.engine.gpu.places import described
 from lazyneuron.engine.gpu.selfcheck import short
 
 Stage = Callable[[], dict[str, Any]]
@@ -38,7 +40,7 @@ LAST_START = 0.6
 """The share of the time after which no stage begins: the last, the encoder, takes some 3 minutes."""
 
 
-def stages(place: Place, gpu: Gpu | None, layers: int, seconds: float) -> dict[str, Stage]:
+def stages(place: Device, gpu: Gpu | None, layers: int, seconds: float) -> dict[str, Stage]:
     """Return what is measured, in order, by name: each prints its tables and returns its figures."""
 
     def whole_encoder() -> dict[str, Any]:
@@ -65,14 +67,14 @@ def stages(place: Place, gpu: Gpu | None, layers: int, seconds: float) -> dict[s
 @click.option("--output", type=click.Path(path_type=Path), help="A file for all figures, in JSON.")
 def main(device: str, minutes: float, layers: int, seconds: float, output: Path | None) -> None:
     start = time.monotonic()
-    place = Place.of(device)
+    place = Device.of(device)
     if why := lacking(place):
         click.echo(f"no GPU here: {why}")
         return
-    name = place.describe()
+    name = described(place)
     gpu = gpu_reported(name)
     click.echo(name if gpu else f"{name}, whose data sheet is not known: no roofline")
-    if wrong := short(place.index):
+    if wrong := short(place):
         raise SystemExit("\n".join(["nothing was timed: the self-check disagrees", *map(str, wrong)]))
     document: dict[str, Any] = {"device": name, "left_out": []}
     for stage, work in stages(place, gpu, layers, seconds).items():

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
 from deploy.monitoring.asking import AUTOMATIC, Api, AskError, Panel, Series, fill, panels
+from lazyneuron.engine.documents import written_beside
 
 __all__ = ["Span", "draw"]
 
@@ -82,13 +83,9 @@ def draw(document: Mapping[str, Any], api: Api, span: Span, variables: Mapping[s
             (_PAINTERS[panel.kind] if answers else _nothing)(_Asked(axes, panel, answers, span))
         drawn = BytesIO()
         figure.savefig(drawn, format="png")
-    beside = path.with_name(f".{path.name}")
-    try:
+    with written_beside(path) as beside:
         # A few dozen colours, which take a third of the space.
         Image.open(drawn).convert("RGB").quantize(64).save(beside, "PNG", optimize=True)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _place(figure: Figure, panel: Panel, rows: int) -> Axes | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from lazyneuron.engine.errors import ConfigurationError
+from lazyneuron.engine.errors import ConfigurationError, one_line
 
 __all__ = ["CPU", "Choice", "Device", "Found", "Gpu", "asked_devices", "choose"]
 
@@ -44,6 +44,22 @@ class Device:
     index: int = 0
     name: str = ""
 
+    @classmethod
+    def of(cls, text: str) -> "Device":
+        """Read `cpu` or `cuda:N`.
+
+        Raises
+        ------
+        ConfigurationError
+            If it is neither.
+        """
+        if text == "cpu":
+            return CPU
+        match = _GPU.fullmatch(text)
+        if match is None:
+            raise ConfigurationError(f"device {text!r}; expected cpu, or a GPU as cuda:0")
+        return cls("cuda", int(match[1]))
+
     def __str__(self) -> str:
         """As `--device` takes it: `cpu` or `cuda:0`."""
         return self.kind if self.kind == "cpu" else f"{self.kind}:{self.index}"
@@ -69,6 +85,17 @@ class Found:
     runtime_lacks: str
     driver_lacks: str
     gpus: Sequence[Gpu] = ()
+
+    def lacking(self, number: int) -> str:
+        """Say why a GPU cannot be used, likewise; empty where it can."""
+        if self.runtime_lacks:
+            return self.runtime_lacks
+        if self.driver_lacks or not self.gpus:
+            return self.driver_lacks or "the driver shows no GPU"
+        there = [gpu.index for gpu in self.gpus]
+        if number not in there:
+            return f"no such device; the driver shows {', '.join(f'cuda:{index}' for index in sorted(there))}"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,13 +167,13 @@ def choose(asked: str, look: Callable[[], Found], check: Callable[[int], Sequenc
     found = look()
     if numbers is None:
         first = min((gpu.index for gpu in found.gpus), default=0)
-        lacking = _lacking(first, found)
+        lacking = found.lacking(first)
         if reason := lacking or _disagreeing(first, check):
             return Choice((CPU,), f"device auto: serving on the CPU: {reason}", alarming=not lacking)
         numbers = (first,)
     else:
         for number in numbers:
-            if reason := _lacking(number, found) or _disagreeing(number, check):
+            if reason := found.lacking(number) or _disagreeing(number, check):
                 raise ConfigurationError(f"--device {asked}: cuda:{number} cannot be used: {reason}")
     names = {gpu.index: gpu.name for gpu in found.gpus}
     devices = tuple(Device("cuda", number, names[number]) for number in numbers)
@@ -154,19 +181,8 @@ def choose(asked: str, look: Callable[[], Found], check: Callable[[int], Sequenc
     return Choice(devices, f"device {asked}: serving on {told}; its kernels agree with the CPU's")
 
 
-def _lacking(number: int, found: Found) -> str:
-    if found.runtime_lacks:
-        return found.runtime_lacks
-    if found.driver_lacks or not found.gpus:
-        return found.driver_lacks or "the driver shows no GPU"
-    there = [gpu.index for gpu in found.gpus]
-    if number not in there:
-        return f"no such device; the driver shows {', '.join(f'cuda:{index}' for index in sorted(there))}"
-    return ""
-
-
 def _disagreeing(number: int, check: Callable[[int], Sequence[object]]) -> str:
-    wrong = [" ".join(str(entry).split()) for entry in check(number)]
+    wrong = [one_line(entry) for entry in check(number)]
     if not wrong:
         return ""
     more = len(wrong) - _MOST_TOLD

@@ -1,25 +1,20 @@
 """What this machine has for CUDA: ONNX Runtime's provider, the driver's GPUs, and whether our kernels agree there."""
 
 import ctypes
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from importlib import metadata
 from pathlib import Path
 
 import onnxruntime as ort
 
-from lazyneuron.engine.devices.choice import Choice, Found, choose
-from lazyneuron.engine.errors import LazyneuronError
+from lazyneuron.engine.devices.choice import CPU, Choice, Device, Found, choose
+from lazyneuron.engine.errors import LazyneuronError, one_line
+from lazyneuron.engine.onnx_writer import Node, write_model
+from lazyneuron.engine.session import CUDA_PROVIDER, find_cuda_libraries
 
-__all__ = ["CUDA_PROVIDER", "choose_devices", "look"]
+__all__ = ["choose_devices", "lacking", "look"]
 
-CUDA_PROVIDER = "CUDAExecutionProvider"
-
-_IDENTITY = (
-    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01b\x0f'
-    b"\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
-)
+_IDENTITY = write_model([Node("Identity", ["x"], ["y"])], {"x": ("float32", [1])}, {"y": ("float32", [1])}, {})
 """An ONNX model: y = x, float32 [1]."""
 
 
@@ -32,6 +27,11 @@ def choose_devices(asked: str) -> Choice:
         As `choose`.
     """
     return choose(asked, look, _check)
+
+
+def lacking(device: Device) -> str:
+    """Say why a device of this machine cannot be used, in a clause; empty where it can."""
+    return "" if device == CPU else look().lacking(device.index)
 
 
 def look() -> Found:
@@ -68,16 +68,13 @@ def _provider_lacks(index: int) -> str:
 
     ONNX Runtime itself would go on without the provider, and tells its log alone, so that it is tried on a small graph.
     """
-    preload = getattr(ort, "preload_dlls", None)  # from 1.21 on: finds the libraries that NVIDIA's wheels bring
-    if preload is not None:
-        with redirect_stdout(io.StringIO()):  # where our ready line goes
-            preload()
+    find_cuda_libraries()
     ort.set_default_logger_severity(4)
     try:
         providers = [(CUDA_PROVIDER, {"device_id": str(index)}), "CPUExecutionProvider"]
         session = ort.InferenceSession(_IDENTITY, providers=providers, enable_fallback=0)
     except Exception as error:  # noqa: BLE001  a driver that is too old, a device that is kept for another process, …
-        return f"ONNX Runtime {ort.__version__}'s CUDA provider fails: {' '.join(str(error).split())}"
+        return f"ONNX Runtime {ort.__version__}'s CUDA provider fails: {one_line(error)}"
     finally:
         ort.set_default_logger_severity(3)
     return "" if session.get_providers()[0] == CUDA_PROVIDER else _library_lacks()
@@ -104,7 +101,7 @@ def _check(index: int) -> Sequence[object]:
     try:
         from lazyneuron.engine.gpu import selfcheck
 
-        disagreements: Sequence[object] = selfcheck.short(index)
+        disagreements: Sequence[object] = selfcheck.short(Device("cuda", index))
     except Exception as error:  # noqa: BLE001  any fault of a driver or a kernel: the GPU is not to be used
         return [f"{type(error).__name__}: {error}"]
     return disagreements

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.engine.session import operator_library
 
-__all__ = ["GpuDevice", "devices", "free_bytes", "why_none"]
+__all__ = ["GpuDevice", "devices", "why_none"]
 
 _REASON_BYTES = 1024
 
@@ -30,8 +30,6 @@ class GpuDevice:
     multiprocessors : int
     memory_bytes : int
         All of it.
-    free_bytes : int
-        What no process held when `devices` was called.
     """
 
     index: int
@@ -39,7 +37,6 @@ class GpuDevice:
     compute_capability: tuple[int, int]
     multiprocessors: int
     memory_bytes: int
-    free_bytes: int
 
     def __str__(self) -> str:
         major, minor = self.compute_capability
@@ -64,9 +61,6 @@ class _Device(ctypes.Structure):
 def devices() -> list[GpuDevice]:
     """Return the CUDA devices, in the driver's order; none without a driver or a device.
 
-    Where no process of ours works on a device yet, asking for its free memory makes a context on it and unmakes it,
-    which takes a fraction of a second.
-
     Raises
     ------
     ConfigurationError
@@ -74,21 +68,6 @@ def devices() -> list[GpuDevice]:
     """
     count, _ = _count()
     return [_describe(index) for index in range(count)]
-
-
-def free_bytes(index: int) -> int:
-    """Return how many bytes of a device's memory no process holds now.
-
-    Raises
-    ------
-    ConfigurationError
-        If there is no such device, or it cannot be asked.
-    """
-    why = ctypes.create_string_buffer(_REASON_BYTES)
-    free: int = _library().lazyneuron_cuda_free_bytes(index, why, len(why))
-    if free < 0:
-        raise ConfigurationError(f"cuda:{index}: {_text(why)}")
-    return free
 
 
 def why_none() -> str | None:
@@ -120,7 +99,6 @@ def _describe(index: int) -> GpuDevice:
         compute_capability=(found.major, found.minor),
         multiprocessors=found.multiprocessors,
         memory_bytes=found.memory_bytes,
-        free_bytes=free_bytes(index),
     )
 
 
@@ -138,6 +116,4 @@ def _library() -> ctypes.CDLL:
         ctypes.c_char_p,
         ctypes.c_size_t,
     )
-    library.lazyneuron_cuda_free_bytes.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-    library.lazyneuron_cuda_free_bytes.restype = ctypes.c_int64
     return library

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lazyneuron.engine.devices.choice import CPU, Device
 from lazyneuron.engine.errors import ArtifactError
 from lazyneuron.engine.gpu.cases import Case, Outputs, model_sized_cases, short_cases, small_cases
-from lazyneuron.engine.gpu.places import CPU, DOWN_WAYS, Place, open_on
+from lazyneuron.engine.gpu.places import DOWN_WAYS, open_on
 from lazyneuron.engine.machine import instruction_sets
 
 __all__ = ["TOLERANCE", "Check", "Disagreement", "check", "compare", "full", "short"]
@@ -68,23 +69,17 @@ class Check:
     disagreements: tuple[Disagreement, ...]
 
 
-def short(device: int | str) -> list[Disagreement]:
+def short(place: Device) -> list[Disagreement]:
     """Check every mode with every type of weights on small data, in less than a second, as a server does first.
-
-    Parameters
-    ----------
-    device
-        A GPU's number, `cuda:N`, or `cpu`.
 
     Returns
     -------
     What disagrees, in the order of the cases; empty: the device may be used.
     """
-    place = Place.of(device)
     return [found for case in short_cases() for done in check(case, place) for found in done.disagreements]
 
 
-def full(place: Place, *, small: bool = False, told: Callable[[Check], None] | None = None) -> list[Check]:
+def full(place: Device, *, small: bool = False, told: Callable[[Check], None] | None = None) -> list[Check]:
     """Check every case, on small data and (unless `small`) on model-sized, and tell of each when it is done."""
     checks = []
     for case in small_cases() if small else _all_cases():
@@ -100,7 +95,7 @@ def _all_cases() -> Iterator[Case]:
     yield from model_sized_cases()
 
 
-def check(case: Case, place: Place, ways: Sequence[str | None] = (None,)) -> Iterable[Check]:
+def check(case: Case, place: Device, ways: Sequence[str | None] = (None,)) -> Iterable[Check]:
     """Run a case on a device and compare; on the CPU with each instruction set.
 
     Parameters
@@ -157,7 +152,7 @@ def _checked(case: Case, where: str, run: Callable[[], dict[str, NDArray[Any]]],
 
 
 def _run(
-    case: Case, place: Place, *, instruction_set: str | None = None, down: str | None = None
+    case: Case, place: Device, *, instruction_set: str | None = None, down: str | None = None
 ) -> dict[str, NDArray[Any]]:
     session = open_on(place, case.graph(bfloat16=place != CPU), instruction_set=instruction_set, down=down)
     return session.run(case.outputs, case.feeds)

@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.engine import block_graphs
-from lazyneuron.engine.gpu.places import CPU, Bound, Opened, Place, open_on
+from lazyneuron.engine.devices.choice import CPU, Device
+from lazyneuron.engine.gpu.places import Bound, Opened, open_on
 from lazyneuron.engine.planted import PREDICTED_FALL, PlantedBlock, plant
 from lazyneuron.engine.timing import clock_for, time_in_turns
 
@@ -93,14 +94,14 @@ class Speed:
         return self.dense[dense] / self.seconds
 
 
-def setting_for(place: Place) -> Setting:
+def setting_for(place: Device) -> Setting:
     """Return what the self-check times on a device."""
     if place == CPU:
         return Setting()
     return Setting(rows=(1, 16, 64, 512), weights=("float32", "float16"), dense=("float32", "float16"))
 
 
-def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
+def measure(place: Device, setting: Setting | None = None) -> Iterator[Speed]:
     """Time every mode, at each number of rows in turns with the dense blocks; inputs stay on the device.
 
     On the CPU sessions have one thread.
@@ -114,20 +115,13 @@ def measure(place: Place, setting: Setting | None = None) -> Iterator[Speed]:
     rng = np.random.default_rng(0)
     sizes = (setting.d_model, setting.d_ff, setting.densities)
     rows = max(_LEAST_ROWS, *setting.rows)
-    planted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows)]
-    predicted = [_typical_first(block) for block in plant(rng, *sizes, rows=rows, fall=PREDICTED_FALL)]
+    planted = [block.typical_first() for block in plant(rng, *sizes, rows=rows)]
+    predicted = [block.typical_first() for block in plant(rng, *sizes, rows=rows, fall=PREDICTED_FALL)]
     for density, block, other in zip(setting.densities, planted, predicted, strict=True):
         yield from _at_density(place, setting, density, {m: other if m == "predictor" else block for m in _MODES})
 
 
-def _typical_first(block: PlantedBlock) -> PlantedBlock:
-    """Order the rows so that the first few have the planted density, too: one by itself may be far from it."""
-    active = (block.pre + block.up_bias > 0).sum(axis=1)
-    order = np.argsort(np.abs(active - active.mean()), kind="stable")
-    return replace(block, rows=block.rows[order], pre=block.pre[order])
-
-
-def _at_density(place: Place, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
+def _at_density(place: Device, setting: Setting, density: float, blocks: Mapping[str, PlantedBlock]) -> Iterator[Speed]:
     block = blocks["exact"]
     opened: dict[tuple[str, str], tuple[Opened, NDArray[np.generic]]] = {}
     for kind in setting.dense:
@@ -156,7 +150,7 @@ def _candidates(opened: Opened, rows: NDArray[np.generic], mode: str) -> float:
     return float(counts.mean())
 
 
-def time_bound(work: Mapping[_Name, Bound], seconds: float, place: Place) -> dict[_Name, float]:
+def time_bound(work: Mapping[_Name, Bound], seconds: float, place: Device) -> dict[_Name, float]:
     """Return the median seconds of a run of each, timed in turns that are long enough for the clock.
 
     On the CPU the sessions are to have one thread, whose own time counts.

@@ -20,7 +20,7 @@ import onnx_ir.passes.common as passes
 from numpy.typing import NDArray
 
 from lazyneuron.engine.artifact import MODEL_FILE, Manifest
-from lazyneuron.engine.errors import ArtifactError
+from lazyneuron.engine.errors import ArtifactError, one_line
 from lazyneuron.engine.onnx_locations import check_listed
 from lazyneuron.exporters.build import Builder, const, initializer
 from lazyneuron.exporters.rewrite import centre_of
@@ -50,7 +50,7 @@ def dense_graph(folder: Path, manifest: Manifest) -> ir.Model:
     try:
         model = ir.load(path)
     except Exception as error:
-        raise ArtifactError(f"{path}: not a readable ONNX file: {' '.join(str(error).split())[:200]}") from error
+        raise ArtifactError(f"{path}: not a readable ONNX file: {one_line(error, 200)}") from error
     graph = model.graph
     counts = {name for b in manifest.blocks for name in (b.active_output, b.candidates_output) if name is not None}
     for value in [v for v in graph.outputs if v.name in counts]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lazyneuron.engine.accounting import Sparsity
 from lazyneuron.engine.artifact import InputSpec, OutputAgreement, OutputSpec
-from lazyneuron.engine.errors import CalibrationError, InputError
+from lazyneuron.engine.errors import CalibrationError, InputError, one_line
 from lazyneuron.engine.heads.embedding import embed
 from lazyneuron.engine.model import Model
 from lazyneuron.exporters.batches import Feed, batch_size, batches
@@ -207,7 +207,7 @@ def _run(graphs: Graphs, feed: Feed, where: str) -> tuple[list[Array], list[Arra
     try:
         dense = graphs.dense.run(names, feed)
     except Exception as error:
-        raise CalibrationError(f"{where}: the dense graph fails on it: {' '.join(str(error).split())[:300]}") from error
+        raise CalibrationError(f"{where}: the dense graph fails on it: {one_line(error, 300)}") from error
     return dense, [prediction.outputs[name] for name in names], prediction.sparsity
 
 

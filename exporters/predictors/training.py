@@ -1,6 +1,5 @@
 """Predictors of all blocks, one after the other, each kept as soon as it is done."""
 
-import os
 import shutil
 import zipfile
 from collections.abc import Container
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lazyneuron.engine.artifact import digest
+from lazyneuron.engine.documents import written_beside
 from lazyneuron.engine.errors import CalibrationError, ConfigurationError
 from lazyneuron.exporters.blocks import Block
 from lazyneuron.exporters.cache import default_cache, entry, prune
@@ -144,7 +144,6 @@ def _check_rank(blocks: list[Block], rank: int | None) -> None:
 
 def _write(path: Path, predictor: Predictor | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     arrays: dict[str, np.ndarray] = {}
     if predictor is not None:
         assert predictor.held_out is not None
@@ -156,12 +155,8 @@ def _write(path: Path, predictor: Predictor | None) -> None:
             "threshold": np.array(predictor.threshold),
             "held_out": measures,
         }
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        beside.rename(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as beside, beside.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def _read(path: Path) -> tuple[Predictor | None] | None:

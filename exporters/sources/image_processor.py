@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lazyneuron.engine.artifact import ImageSpec, InputSpec, ResizeSpec
-from lazyneuron.engine.errors import InputError
+from lazyneuron.engine.errors import InputError, one_line
 from lazyneuron.engine.image import ImageEncoder
 from lazyneuron.exporters.quiet import quiet
 
@@ -46,7 +46,7 @@ def image_spec(folder: Path, inputs: tuple[InputSpec, ...]) -> tuple[ImageSpec |
             specs = list(_specs(processor, pixels))
             expected = [_theirs(processor, image) for image in _images(pixels)]
     except Exception as error:  # noqa: BLE001 (whatever it is, a model is of use without)
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         return None, (f"transformers' image processor does not work on {_CONFIG} ({reason}), {_WITHOUT}.",)
     found = next((spec for spec in specs if _same(spec, pixels, expected)), None)
     if found is None:

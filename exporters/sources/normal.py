@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from lazyneuron.engine.errors import CheckpointError
+from lazyneuron.engine.errors import CheckpointError, one_line
 from lazyneuron.exporters.sources.axes import Axis, Group, name_axes
 from lazyneuron.exporters.sources.unfuse import DOMAIN, unfuse
 
@@ -74,7 +74,7 @@ def _modern(model: ir.Model, opset: int) -> ir.Model:
     try:
         converted = onnx.version_converter.convert_version(ir.to_proto(model), 17)
     except Exception as error:
-        first = " ".join(str(error).split())[:160]
+        first = one_line(error, 160)
         raise CheckpointError(
             f"the model is in opset {opset}, and ONNX cannot bring it to 17 ({first}); export it again in opset 17"
         ) from error

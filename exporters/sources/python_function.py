@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lazyneuron.engine.artifact import Source
-from lazyneuron.engine.errors import CheckpointError
+from lazyneuron.engine.errors import CheckpointError, one_line
 from lazyneuron.exporters.quiet import quiet
 from lazyneuron.exporters.sources.dense import DenseModel
 from lazyneuron.exporters.sources.normal import normalise
@@ -94,7 +94,7 @@ def _call(path: Path, function: str, checkpoint: str) -> tuple[torch.nn.Module, 
     except CheckpointError:
         raise
     except Exception as error:
-        raise CheckpointError(f"{checkpoint}: it failed: {type(error).__name__}: {_one_line(error)}") from error
+        raise CheckpointError(f"{checkpoint}: it failed: {type(error).__name__}: {one_line(error, 300)}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))
     return _checked(returned, checkpoint)
@@ -127,7 +127,7 @@ def _output_names(module: torch.nn.Module, examples: dict[str, torch.Tensor], ch
         tensors = _as_tuple(answer)
     except Exception as error:
         raise CheckpointError(
-            f"{checkpoint}: its module fails on its example inputs: {type(error).__name__}: {_one_line(error)}"
+            f"{checkpoint}: its module fails on its example inputs: {type(error).__name__}: {one_line(error, 300)}"
         ) from error
     if not tensors or not all(isinstance(t, torch.Tensor) for t in tensors):
         raise CheckpointError(f"{checkpoint}: its module gives {type(answer).__name__}; expected tensors")
@@ -143,7 +143,3 @@ def _digest(path: Path, module: torch.nn.Module) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return f"sha256:{total.hexdigest()}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -7,7 +7,7 @@ import traceback
 import click
 
 from lazyneuron import __version__
-from lazyneuron.engine.errors import LazyneuronError
+from lazyneuron.engine.errors import LazyneuronError, one_line
 
 __all__ = ["cli", "main"]
 
@@ -73,10 +73,5 @@ def main(args: list[str] | None = None) -> None:
     except (LazyneuronError, click.ClickException, OSError) as error:
         if debug:
             traceback.print_exc()
-        click.echo(f"error: {_one_line(error)}", err=True)
+        click.echo(f"error: {one_line(error)}", err=True)
         sys.exit(1)
-
-
-def _one_line(error: Exception) -> str:
-    text = error.message if isinstance(error, click.ClickException) else str(error)
-    return " ".join(text.split())

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lazyneuron.client import Client, Inputs, ModelInfo, ServedPrediction
-from lazyneuron.engine.errors import InputError, LazyneuronError, ServingError
+from lazyneuron.engine.errors import InputError, LazyneuronError, ServingError, one_line
 from lazyneuron.exporters.progress import progress_on
 
 __all__ = ["Job", "predict_file"]
@@ -93,8 +93,7 @@ def predict_file(client: Client, job: Job, document: Callable[[ServedPrediction]
                 if type(outcome) is ServingError:  # is there a server still? Otherwise every line would wait for one
                     client.wait_until_ready(_RETURN_SECONDS)
                 failed += 1
-                one_line = " ".join(str(outcome).split())
-                click.echo(f"line {number}: {one_line}", err=True)
+                click.echo(f"line {number}: {one_line(outcome)}", err=True)
                 answer = {"line": number, "error": {"kind": type(outcome).__name__, "message": str(outcome)}}
             else:
                 answer = {"line": number} | document(outcome)
@@ -169,7 +168,7 @@ def _read_npz(path: Path, info: ModelInfo) -> tuple[Iterator[_Line], int]:
     except (OSError, InputError):
         raise
     except Exception as error:  # noqa: BLE001  numpy, zipfile and zlib raise half a dozen kinds
-        raise InputError("--file", got=f"{path} ({' '.join(str(error).split())})", expected=expected) from None
+        raise InputError("--file", got=f"{path} ({one_line(error)})", expected=expected) from None
     counts = {len(array) if array.ndim else -1 for array in arrays.values()}
     if len(counts) != 1 or -1 in counts:
         got = f"{path}, with " + (", ".join(f"{n} {list(a.shape)}" for n, a in arrays.items()) or "no array")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from lazyneuron.engine.gpu.places import Place
+    from lazyneuron.engine.devices.choice import Device
     from lazyneuron.engine.gpu.selfcheck import Check
     from lazyneuron.engine.gpu.speed import Speed
 
@@ -53,16 +53,17 @@ def command(device: str, *, short: bool, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _place(device: str) -> "Place":
+def _place(device: str) -> "Device":
     """Return the device that is asked for, which is there."""
+    from lazyneuron.engine.devices.choice import CPU, Device
+    from lazyneuron.engine.devices.found import lacking
     from lazyneuron.engine.errors import ConfigurationError
-    from lazyneuron.engine.gpu.places import CPU, Place, lacking
 
     if device == "auto":
-        first = Place.of(0)
+        first = Device("cuda")
         return CPU if lacking(first) else first
     try:
-        place = Place.of(device)
+        place = Device.of(device)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
     if why := lacking(place):
@@ -71,7 +72,7 @@ def _place(device: str) -> "Place":
     return place
 
 
-def _progress(place: "Place") -> Any:  # noqa: ANN401 (a callback or none)
+def _progress(place: "Device") -> Any:  # noqa: ANN401 (a callback or none)
     """Return what tells of each check on a terminal; None elsewhere."""
     if not sys.stderr.isatty():
         return None
@@ -131,20 +132,23 @@ def _cell(checks: "Sequence[Check]") -> str:
     return f"{max(check.error for check in checks):.0e}" + (" ✗" if wrong else "")
 
 
-def _verdict(place: "Place", checks: "Sequence[Check]") -> str:
+def _verdict(place: "Device", checks: "Sequence[Check]") -> str:
+    from lazyneuron.engine.gpu.places import described
+
     wrong = sum(bool(check.disagreements) for check in checks)
     if not wrong:
-        return f"selfcheck: all {len(checks)} checks agree on {place.describe()}"
-    return f"selfcheck: {wrong} of {len(checks)} checks disagree on {place.describe()}; do not serve on it"
+        return f"selfcheck: all {len(checks)} checks agree on {described(place)}"
+    return f"selfcheck: {wrong} of {len(checks)} checks disagree on {described(place)}; do not serve on it"
 
 
-def _document(place: "Place", checks: "Sequence[Check]", speeds: "Sequence[Speed]") -> dict[str, Any]:
+def _document(place: "Device", checks: "Sequence[Check]", speeds: "Sequence[Speed]") -> dict[str, Any]:
     """Return all of it for JSON; an error that is not known is null."""
+    from lazyneuron.engine.gpu.places import described
     from lazyneuron.engine.gpu.selfcheck import TOLERANCE
 
     return {
         "device": str(place),
-        "name": place.describe(),
+        "name": described(place),
         "agrees": not any(check.disagreements for check in checks),
         "tolerance": TOLERANCE,
         "checks": [

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 
 import jinja2
@@ -13,13 +13,13 @@ from starlette.routing import BaseRoute, Route
 
 from lazyneuron import __version__
 from lazyneuron.server.auth import current_subject
-from lazyneuron.server.calls import answering
+from lazyneuron.server.calls import Call, answering
 from lazyneuron.server.http_protocol import ABORT
 from lazyneuron.server.page.live import Live, TooManyWatchersError
 from lazyneuron.server.page.trial import read_trial, tell
 from lazyneuron.server.page.words import visible
-from lazyneuron.server.rest.bodies import in_thread_if_large, read_body, split
-from lazyneuron.server.rest.context import Face, Handler, call_of, error_response, header_deadline, until_gone
+from lazyneuron.server.rest.bodies import in_thread_if_large
+from lazyneuron.server.rest.context import Face, Handler, answered, header_deadline, until_gone
 from lazyneuron.server.services.infer import version_of
 from lazyneuron.server.services.predict import run
 
@@ -32,7 +32,6 @@ OPEN_PATHS = frozenset(_FILES)
 QUIET_PATHS = frozenset({*_FILES, _EVENTS})
 """What makes no line in the log and no span."""
 _RETRY_SECONDS = 10
-_CLIENT_GONE = 499
 
 
 def page_routes(face: Face, live: Live) -> list[BaseRoute]:
@@ -69,7 +68,7 @@ def page_routes(face: Face, live: Live) -> list[BaseRoute]:
         )
 
     async def attempt(request: Request) -> Response:
-        return await _try(face, request)
+        return await answered(request, partial(_try, face, request))
 
     routes: list[BaseRoute] = [Route("/", page), Route(_EVENTS, events)]
     routes += [Route(path, _file(path, kind)) for path, kind in _FILES.items()]
@@ -84,30 +83,18 @@ def sign_in() -> bytes:
     return _render("sign_in.html.j2").encode()
 
 
-async def _try(face: Face, request: Request) -> Response:
+async def _try(face: Face, request: Request, call: Call) -> Response:
     """Run one request: admitted, bounded and counted as one of `POST /v1/models/NAME:predict`."""
-    call = call_of(request)
-    try:
-        with answering(face.metrics, call):
-            deadline = header_deadline(request)
-            config = face.config
-            name, version = request.path_params["name"], version_of(request.path_params["version"])
-            manifest = face.serving.find(name, version).model.manifest
-            data = await read_body(request, limit=config.max_message_bytes, seconds=config.http.body_seconds)
-            json, _ = split(data, None, config.rest.max_json_bytes)
-            message = await in_thread_if_large(len(json), lambda: read_trial(manifest, json))
-            work = run(face.serving, message, deadline, row_counts=True)
-            model, answer, readings = await until_gone(request, work)
-            trial = await asyncio.to_thread(
-                lambda: _render("trial.html.j2", trial=tell(model, message, answer, readings))
-            )
-            return HTMLResponse(trial)
-    except asyncio.CancelledError:
-        if (task := asyncio.current_task()) is not None and task.cancelling():
-            raise
-        return Response(status_code=_CLIENT_GONE)
-    except Exception as error:  # noqa: BLE001  it is answered
-        return error_response(call, error)
+    with answering(face.metrics, call):
+        deadline = header_deadline(request)
+        name, version = request.path_params["name"], version_of(request.path_params["version"])
+        manifest = face.serving.find(name, version).model.manifest
+        json, _ = await face.read(request)
+        message = await in_thread_if_large(len(json), lambda: read_trial(manifest, json))
+        work = run(face.serving, message, deadline, row_counts=True)
+        model, answer, readings = await until_gone(request, work)
+        trial = await asyncio.to_thread(lambda: _render("trial.html.j2", trial=tell(model, message, answer, readings)))
+        return HTMLResponse(trial)
 
 
 async def _after(first: bytes, stream: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

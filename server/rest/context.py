@@ -15,13 +15,25 @@ from lazyneuron.engine.errors import InputError, QueueFullError, ServingError
 from lazyneuron.server.calls import Call, refusal
 from lazyneuron.server.config import ServerConfig
 from lazyneuron.server.metrics import Metrics
+from lazyneuron.server.rest.bodies import read_body, split
 from lazyneuron.server.services.open_inference import OpenInferenceService
 from lazyneuron.server.serving import Serving
 from lazyneuron.server.status import HTTP_STATUS
 
-__all__ = ["Face", "Handler", "call_of", "error_response", "guarded", "header_deadline", "json_response", "until_gone"]
+__all__ = [
+    "Face",
+    "Handler",
+    "answered",
+    "call_of",
+    "error_response",
+    "guarded",
+    "header_deadline",
+    "json_response",
+    "until_gone",
+]
 
 _JSON = "application/json"
+_CLIENT_GONE = 499
 _UNREAD = (408, 413)  # what is left of the body was not read, so no further request can follow on the connection
 _MICROSECONDS = 1e6
 
@@ -68,6 +80,18 @@ class Face:
         """
         return _loaded(self.find_service())
 
+    async def read(self, request: Request, header_length: str | None = None) -> tuple[bytes, memoryview]:
+        """Return a body's JSON and its binary data, within the settings' bounds (`bodies.split`).
+
+        Raises
+        ------
+        BodyError
+            If it is not taken.
+        """
+        config = self.config
+        data = await read_body(request, limit=config.max_message_bytes, seconds=config.http.body_seconds)
+        return split(data, header_length, config.rest.max_json_bytes)
+
 
 def call_of(request: Request) -> Call:
     """Return a call for a request, or for an instance in it."""
@@ -110,6 +134,19 @@ def guarded(handler: Handler) -> Handler:
             return error_response(call_of(request), error)
 
     return handle
+
+
+async def answered(request: Request, work: Callable[[Call], Awaitable[Response]]) -> Response:
+    """Return what `work` gives for the request's call, or what its error is answered with."""
+    call = call_of(request)
+    try:
+        return await work(call)
+    except asyncio.CancelledError:
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
+        return Response(status_code=_CLIENT_GONE)
+    except Exception as error:  # noqa: BLE001  it is answered
+        return error_response(call, error)
 
 
 def header_deadline(request: Request) -> float | None:

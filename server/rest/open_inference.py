@@ -1,6 +1,6 @@
 """The Open Inference Protocol's paths (`/v2/…`), as KServe and Triton have them."""
 
-import asyncio
+from functools import partial
 from typing import Any
 
 import orjson
@@ -10,12 +10,11 @@ from starlette.routing import Route
 
 from lazyneuron.engine.errors import InputError, UnsupportedError
 from lazyneuron.protocol import open_inference_pb2 as pb
-from lazyneuron.server.calls import answering
-from lazyneuron.server.rest.bodies import HEADER_LENGTH, in_thread_if_large, parse_json, read_body, split
+from lazyneuron.server.calls import Call, answering
+from lazyneuron.server.rest.bodies import HEADER_LENGTH, in_thread_if_large, parse_json, read_body
 from lazyneuron.server.rest.context import (
     Face,
-    call_of,
-    error_response,
+    answered,
     guarded,
     header_deadline,
     json_response,
@@ -27,7 +26,6 @@ from lazyneuron.server.services.infer import infer, parameter_of
 
 __all__ = ["open_inference_routes"]
 
-_CLIENT_GONE = 499
 _SMALL_BODY = 64 * 1024  # of the calls that carry no tensors
 _NO_CONTEXT: Any = None  # the handlers read nothing from gRPC's
 
@@ -136,30 +134,20 @@ class _Calls:
         raise UnsupportedError("this server has no shared memory; send tensors in the body")
 
     async def infer(self, request: Request) -> Response:
-        call = call_of(request)
-        try:
-            with answering(self._face.metrics, call):
-                return await self._infer(request)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            return Response(status_code=_CLIENT_GONE)
-        except Exception as error:  # noqa: BLE001  it is answered
-            return error_response(call, error)
+        return await answered(request, partial(self._infer, request))
 
-    async def _infer(self, request: Request) -> Response:
-        config, serving = self._face.config, self._face.serving
-        deadline = header_deadline(request)
-        data = await read_body(request, limit=config.max_message_bytes, seconds=config.http.body_seconds)
-        json, binary = split(data, request.headers.get(HEADER_LENGTH), config.rest.max_json_bytes)
-        name, version = request.path_params["name"], request.path_params.get("version", "")
-        body = await in_thread_if_large(len(json), lambda: read_infer(name, version, json, binary))
-        answer = await until_gone(request, infer(serving, body.message, deadline))
-        size = sum(len(contents) for contents in answer.raw_output_contents)
-        content, json_size = await in_thread_if_large(size, lambda: write_infer(body, answer))
-        if json_size is None:
-            return Response(content, media_type="application/json")
-        return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_size)})
+    async def _infer(self, request: Request, call: Call) -> Response:
+        with answering(self._face.metrics, call):
+            serving, deadline = self._face.serving, header_deadline(request)
+            json, binary = await self._face.read(request, request.headers.get(HEADER_LENGTH))
+            name, version = request.path_params["name"], request.path_params.get("version", "")
+            body = await in_thread_if_large(len(json), lambda: read_infer(name, version, json, binary))
+            answer = await until_gone(request, infer(serving, body.message, deadline))
+            size = sum(len(contents) for contents in answer.raw_output_contents)
+            content, json_size = await in_thread_if_large(size, lambda: write_infer(body, answer))
+            if json_size is None:
+                return Response(content, media_type="application/json")
+            return Response(content, media_type="application/octet-stream", headers={HEADER_LENGTH: str(json_size)})
 
 
 def _get(path: str, handler: Any) -> Route:  # noqa: ANN401

@@ -11,9 +11,10 @@ from starlette.routing import Route
 from lazyneuron.engine.errors import ModelNotFoundError, ModelUnavailableError
 from lazyneuron.protocol import prediction_pb2 as pb
 from lazyneuron.server.calls import Call, answering, enter
-from lazyneuron.server.rest.bodies import in_thread_if_large, read_body, split
+from lazyneuron.server.rest.bodies import in_thread_if_large
 from lazyneuron.server.rest.context import (
     Face,
+    answered,
     call_of,
     error_response,
     guarded,
@@ -26,8 +27,6 @@ from lazyneuron.server.services.infer import version_of
 from lazyneuron.server.services.predict import predict
 
 __all__ = ["predict_routes"]
-
-_CLIENT_GONE = 499
 
 _Result = TypeVar("_Result")
 
@@ -80,36 +79,32 @@ class _Prediction:
         self._request = request
 
     async def run(self) -> Response:
-        call = call_of(self._request)
+        return await answered(self._request, self._run)
+
+    async def _run(self, call: Call) -> Response:
         try:
-            try:
-                deadline = header_deadline(self._request)
-                requests = await self._read()
-            except Exception as error:
-                with answering(self._face.metrics, call):  # it fails before there are instances to count
-                    raise error from None
-            many = [self._answer(index, one, deadline) for index, one in enumerate(requests)]
+            deadline = header_deadline(self._request)
+            requests = await self._read()
+        except Exception as error:
+            with answering(self._face.metrics, call):  # it fails before there are instances to count
+                raise error from None
+        many = [self._answer(index, one, deadline) for index, one in enumerate(requests)]
+        try:
             answers = await until_gone(self._request, _all_or_none(many))
-            return await self._write(answers)
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            return Response(status_code=_CLIENT_GONE)
         except _InstanceError as error:
             enter(error.call)  # the request's line in the log tells of it
             where = f"instances[{error.index}]: " if len(requests) > 1 else ""
             return error_response(error.call, error.cause, where)
-        except Exception as error:  # noqa: BLE001  it is answered
-            return error_response(call, error)
+        return await self._write(answers)
 
     async def _read(self) -> list[pb.PredictRequest]:
-        config, request = self._face.config, self._request
+        request = self._request
         manifest = self._face.serving.find(
             request.path_params["name"], version_of(request.path_params.get("version", ""))
         ).model.manifest
-        data = await read_body(request, limit=config.max_message_bytes, seconds=config.http.body_seconds)
-        json, _ = split(data, None, config.rest.max_json_bytes)
-        return await in_thread_if_large(len(json), lambda: read_predict(manifest, json, config.rest.max_instances))
+        json, _ = await self._face.read(request)
+        most = self._face.config.rest.max_instances
+        return await in_thread_if_large(len(json), lambda: read_predict(manifest, json, most))
 
     async def _answer(self, index: int, request: pb.PredictRequest, deadline: float | None) -> pb.PredictResponse:
         call = call_of(self._request)

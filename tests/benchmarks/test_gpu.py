@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import onnxruntime as ort
 import pytest
 
+from lazyneuron.engine.devices.choice import CPU
 from lazyneuron.engine.gpu.data_sheets import GPUS
-from lazyneuron.engine.gpu.places import CPU
 from lazyneuron.engine.gpu.speed import Setting
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"

@@ -238,15 +238,19 @@ def test_a_short_request_is_alone_where_none_was_met_for_a_while():
     ids = itertools.count()
 
     def served(now, *, seconds=0.001, tokens=2, company=False):
-        planner.add(lane, Pending(next(ids), 1, tokens, "", now))
-        alone = planner.alone(lane, now)
-        run = planner.next(now)
+        pending = Pending(next(ids), 1, tokens, "", now)
+        alone = planner.alone(lane, pending)
+        if alone is None:
+            planner.add(lane, pending)
+        run = alone or planner.next(now)
+        assert run.batch == [pending]
         if company:
             planner.add(lane, Pending(next(ids), 1, tokens, "", now))
+            assert planner.alone(lane, Pending(next(ids), 1, tokens, "", now)) is None
         planner.finish(run, now + seconds)
         if company:
             planner.finish(planner.next(now + seconds), now + 2 * seconds)
-        return alone
+        return alone is not None
 
     assert not served(0.0)  # nobody knows yet how long it takes
     assert served(1.0)
@@ -257,9 +261,8 @@ def test_a_short_request_is_alone_where_none_was_met_for_a_while():
     planner.add(other, Pending(next(ids), 1, 1, "", 4.5))
     assert not served(4.5)
     planner.finish(planner.next(4.6), 4.7)
-    served(5.0, seconds=0.5)
+    assert served(5.0, seconds=0.5)
     assert not served(6.0)
-    assert not planner.alone(lane, 7.0)  # nothing waits
 
 
 def test_speed_is_that_of_a_backlog():

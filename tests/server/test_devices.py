@@ -25,7 +25,7 @@ from lazyneuron.engine.devices.choice import CPU, Choice, Device
 from lazyneuron.engine.devices.cuda import GpuSettings, provider_options
 from lazyneuron.engine.errors import ArtifactError, ConfigurationError, DeviceMemoryError
 from lazyneuron.engine.model import Model
-from lazyneuron.engine.session import open_session
+from lazyneuron.engine.session import CUDA_PROVIDER, open_session
 from lazyneuron.server.app import App
 from lazyneuron.server.calls import Call, _current
 from lazyneuron.server.config import BatchingConfig, RepositoryConfig, ServerConfig, load_settings
@@ -83,7 +83,7 @@ def test_a_gpu_that_is_not_there_is_one_line(repository: Path) -> None:
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "--device cuda:0: cuda:0 cannot be used: " in line
-    if found.CUDA_PROVIDER not in ort.get_available_providers():
+    if CUDA_PROVIDER not in ort.get_available_providers():
         assert f"this ONNX Runtime {ort.__version__} is built without its CUDA provider; " in line
 
 
@@ -116,7 +116,7 @@ def test_cpu_looks_for_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (devices.choice.devices, devices.choice.why, devices.held()) == ((CPU,), "", {})
 
 
-@pytest.mark.skipif(found.CUDA_PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
+@pytest.mark.skipif(CUDA_PROVIDER in ort.get_available_providers(), reason="this ONNX Runtime has CUDA")
 def test_a_runtime_that_lies_over_the_one_with_cuda_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "docs/serving.md, Devices" in found.look().runtime_lacks
     monkeypatch.setattr(found.metadata, "version", lambda name: {"onnxruntime-gpu": "1.31.1"}[name])
@@ -148,14 +148,14 @@ def test_no_session_opens_on_the_cpu_in_place_of_a_gpu(repository: Path) -> None
 
 
 def test_a_check_that_cannot_run_counts_as_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def short(device: int) -> list[str]:
+    def short(device: Device) -> list[str]:
         raise OSError(f"no kernels for device {device}")
 
     stand_in = types.ModuleType("lazyneuron.engine.gpu.selfcheck")
     stand_in.short = short  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, stand_in.__name__, stand_in)
     monkeypatch.setattr("lazyneuron.engine.gpu.selfcheck", stand_in, raising=False)
-    assert found._check(3) == ["OSError: no kernels for device 3"]
+    assert found._check(3) == ["OSError: no kernels for device cuda:3"]
 
 
 def test_provider_options() -> None:

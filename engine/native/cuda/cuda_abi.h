@@ -55,7 +55,6 @@ constexpr int CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6;
     F(cuCtxPushCurrent, cuCtxPushCurrent_v2, (CUcontext))                                                 \
     F(cuCtxPopCurrent, cuCtxPopCurrent_v2, (CUcontext * context))                                         \
     F(cuCtxSynchronize, cuCtxSynchronize, ())                                                             \
-    F(cuMemGetInfo, cuMemGetInfo_v2, (std::size_t* free, std::size_t* total))                             \
     F(cuMemcpyHtoD, cuMemcpyHtoD_v2, (CUdeviceptr target, const void* source, std::size_t bytes))         \
     F(cuMemcpyDtoH, cuMemcpyDtoH_v2, (void* target, CUdeviceptr source, std::size_t bytes))               \
     F(cuModuleLoadDataEx, cuModuleLoadDataEx,                                                             \

@@ -35,14 +35,6 @@ Device describe_device(const Driver& driver, int index) {
     return device;
 }
 
-std::uint64_t free_memory(const Driver& driver, const Device& device) {
-    const PrimaryContext context(driver, device);
-    const CurrentContext current(driver, device, context.get());
-    std::size_t free = 0, total = 0;
-    driver.check(driver.cuMemGetInfo(&free, &total), device.text() + ": asking for its free memory");
-    return free;
-}
-
 PrimaryContext::PrimaryContext(const Driver& driver, const Device& device)
     : driver_(driver), device_(device.handle) {
     driver.check(driver.cuDevicePrimaryCtxRetain(&context_, device_),

@@ -22,7 +22,6 @@ struct Device {
 
 int device_count(const Driver& driver);
 Device describe_device(const Driver& driver, int index);
-std::uint64_t free_memory(const Driver& driver, const Device& device);
 
 // The device's primary context, which ONNX Runtime works in, kept alive while this lives.
 class PrimaryContext {

@@ -55,10 +55,3 @@ int lazyneuron_cuda_device(int index, LazyneuronCudaDevice* out, char* why, std:
         return 1;
     });
 }
-
-std::int64_t lazyneuron_cuda_free_bytes(int index, char* why, std::size_t size) {
-    using namespace lazyneuron::cuda;
-    return ask(std::int64_t{-1}, why, size, [&](const Driver& driver) {
-        return static_cast<std::int64_t>(free_memory(driver, describe_device(driver, index)));
-    });
-}

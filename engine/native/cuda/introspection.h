@@ -22,7 +22,3 @@ LAZYNEURON_EXPORT int lazyneuron_cuda_devices(char* why, std::size_t size);
 // 1 with the device's description, or 0 with the reason.
 LAZYNEURON_EXPORT int lazyneuron_cuda_device(int index, LazyneuronCudaDevice* out, char* why,
                                              std::size_t size);
-
-// Bytes that are free on a device now, or -1 with the reason. Where no context is alive on the device one is
-// made and unmade, which takes a fraction of a second.
-LAZYNEURON_EXPORT std::int64_t lazyneuron_cuda_free_bytes(int index, char* why, std::size_t size);

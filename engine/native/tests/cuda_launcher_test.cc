@@ -138,21 +138,6 @@ void test_no_rows(const cuda::KernelTable& table) {
     CHECK(gpu.stand_in.launched.empty(), "nothing to do");
 }
 
-// What the exception says, or nothing.
-template <class Body>
-std::string message_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 // Every call of every function of the driver fails once. Each failure is told in words, and nothing is left
 // behind.
 void test_every_failure(const cuda::KernelTable& table) {
@@ -203,17 +188,6 @@ void test_an_unnamed_error(const cuda::KernelTable& table) {
     stand_in.forget_calls();
     stand_in.fail("cuDeviceGetCount", 0, CUDA_ERROR_NO_DEVICE);
     CHECK(cuda::device_count(stand_in.driver()) == 0, "no device is no error");
-}
-
-void test_free_memory(const cuda::KernelTable& table) {
-    StandIn stand_in(table);
-    const cuda::Device device = cuda::describe_device(stand_in.driver(), 0);
-    CHECK(cuda::free_memory(stand_in.driver(), device) == std::uint64_t{3} << 30, "free memory");
-    stand_in.fail("cuMemGetInfo", 0, CUDA_ERROR_OUT_OF_MEMORY);
-    const std::string message = message_of([&] { cuda::free_memory(stand_in.driver(), device); });
-    CHECK(contains(message, "CUDA device 0 (Stand-in): asking for its free memory: CUDA_ERROR_OUT_OF_MEMORY"),
-          message);
-    CHECK(stand_in.leaks().empty(), stand_in.leaks());
 }
 
 void test_kernels_are_loaded_once(const cuda::KernelTable& table) {
@@ -306,7 +280,6 @@ int main(int count, char** arguments) {
         test_no_rows(table);
         test_every_failure(table);
         test_an_unnamed_error(table);
-        test_free_memory(table);
         test_kernels_are_loaded_once(table);
         test_threads(table);
         test_refusals(table);

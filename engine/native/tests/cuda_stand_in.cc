@@ -9,7 +9,7 @@ namespace lazyneuron::testing {
 namespace {
 
 constexpr int kOptInShared = 100 * 1024, kPlainShared = 48 * 1024;
-constexpr std::size_t kFree = std::size_t{3} << 30, kTotal = std::size_t{4} << 30;
+constexpr std::size_t kTotal = std::size_t{4} << 30;
 constexpr CUresult kInvalidValue = 1, kInvalidContext = 201, kInvalidImage = 200, kNotFound = 500;
 
 StandIn* the_one = nullptr;
@@ -55,11 +55,6 @@ STAND_IN(cuCtxPopCurrent, (CUcontext*), {
     --depth;
 })
 STAND_IN(cuCtxSynchronize, (), NEEDS_CONTEXT)
-STAND_IN(cuMemGetInfo, (std::size_t* free, std::size_t* total), {
-    NEEDS_CONTEXT;
-    *free = kFree;
-    *total = kTotal;
-})
 STAND_IN(cuMemcpyHtoD, (CUdeviceptr target, const void* source, std::size_t bytes), {
     NEEDS_CONTEXT;
     if (!StandIn::current().holds(reinterpret_cast<void*>(target), bytes)) return kInvalidValue;

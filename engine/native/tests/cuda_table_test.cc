@@ -19,16 +19,6 @@ const std::string kHeader = "lazyneuron-gpu-kernels 1\n";
 const std::string kSelect =
     "select the_entry 4 49152 16 32 64 128 2 *f32,*i32,i32,f32 rows,column_tiles,splits";
 
-template <class Body>
-std::string message_of(const Body& body) {
-    try {
-        body();
-    } catch (const std::exception& error) {
-        return error.what();
-    }
-    return "";
-}
-
 void check_refused(const std::string& text, const std::string& expected) {
     const std::string message = message_of([&] { KernelTable::parse(text, "/folder/kernels.txt"); });
     CHECK(message == "/folder/kernels.txt " + expected, message);

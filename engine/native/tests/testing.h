@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <exception>
 #include <random>
 #include <string>
 #include <vector>
@@ -26,6 +27,21 @@ inline void check(bool holds, const char* expression, const char* file, int line
 inline int result() {
     std::printf(failures == 0 ? "passed\n" : "%d checks failed\n", failures);
     return failures == 0 ? 0 : 1;
+}
+
+// What the exception says, or nothing.
+template <class Body>
+std::string message_of(const Body& body) {
+    try {
+        body();
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
 }
 
 // Sizes around the vector widths 4, 8 and 16.

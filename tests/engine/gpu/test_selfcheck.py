@@ -1,6 +1,5 @@
 import os
 import re
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,16 +8,19 @@ import onnxruntime as ort
 import pytest
 
 from lazyneuron.engine import reference
+from lazyneuron.engine.devices import found as looking
+from lazyneuron.engine.devices.choice import CPU, Device
+from lazyneuron.engine.devices.found import lacking
 from lazyneuron.engine.errors import ArtifactError, ConfigurationError
-from lazyneuron.engine.gpu import selfcheck, speed
+from lazyneuron.engine.gpu import driver, selfcheck, speed
 from lazyneuron.engine.gpu.cases import WEIGHTS, model_sized_cases, short_cases, small_cases
-from lazyneuron.engine.gpu.places import CPU, Place, lacking, open_on
+from lazyneuron.engine.gpu.places import described, open_on
 from lazyneuron.engine.gpu.selfcheck import TOLERANCE, check, compare, short
 from lazyneuron.engine.gpu.speed import Setting
 from lazyneuron.engine.machine import INSTRUCTION_SET_VARIABLE, instruction_sets
 from tests.engine.native.operators import calls
 
-GPU = Place("cuda", 0)
+GPU = Device("cuda", 0)
 no_cuda = pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="this one has CUDA")
 
 
@@ -48,7 +50,7 @@ def right(case):
 
 
 def test_the_cpu_agrees_with_the_reference():
-    assert short("cpu") == []
+    assert short(CPU) == []
 
 
 def test_every_mode_and_type_of_weights_is_among_the_short_cases(cases):
@@ -119,12 +121,12 @@ def test_what_is_wrong_is_named_with_its_figures(cases, name, change, words):
 
 
 def test_a_gpu_that_computes_as_the_cpu_does(gpu):
-    assert short(0) == []
+    assert short(GPU) == []
 
 
 def test_a_gpu_that_does_not_is_found_in_each_case(gpu):
     gpu.outputs = lambda got: got | {"y": got["y"] * np.float32(1.001)}
-    found = short(0)
+    found = short(GPU)
     assert len(found) == 4 * len(WEIGHTS)
     assert all(f"tolerance {TOLERANCE:.0e}" in str(one) and "cuda:0" in str(one) for one in found)
 
@@ -210,26 +212,30 @@ def test_the_instruction_set_that_is_asked_for_runs(monkeypatch, cases):
 def test_without_cuda_no_session_is_opened_on_a_gpu(cases):
     with pytest.raises(ArtifactError, match="on cuda:0"):
         open_on(GPU, cases["down", "float32"].graph())
-    assert "is built without its CUDA provider; onnxruntime-gpu has it" in lacking(GPU)
+    assert (
+        "is built without its CUDA provider; docs/serving.md, Devices, says how to install the one that has it"
+        in lacking(GPU)
+    )
 
 
 def test_what_a_gpu_lacks(monkeypatch):
     monkeypatch.setattr(ort, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"])
-    driver = SimpleNamespace(devices=list, why_none=lambda: "libcuda.so.1 is not there")
-    monkeypatch.setitem(sys.modules, "lazyneuron.engine.gpu.driver", driver)
+    monkeypatch.setattr(looking, "_provider_lacks", lambda index: "")
+    monkeypatch.setattr(driver, "devices", list)
+    monkeypatch.setattr(driver, "why_none", lambda: "libcuda.so.1 is not there")
     assert lacking(GPU) == "libcuda.so.1 is not there"
-    driver.devices = lambda: [SimpleNamespace(index=0, name="NVIDIA H200")]
+    monkeypatch.setattr(driver, "devices", lambda: [SimpleNamespace(index=0, name="NVIDIA H200")])
     assert lacking(GPU) == ""
-    assert GPU.describe() == "cuda:0 (NVIDIA H200)"
-    assert lacking(Place("cuda", 3)) == "there is cuda:0 (NVIDIA H200)"
+    assert described(GPU) == "cuda:0 (NVIDIA H200)"
+    assert lacking(Device("cuda", 3)) == "no such device; the driver shows cuda:0"
     assert lacking(CPU) == ""
 
 
 def test_devices_are_read():
-    assert [Place.of(text) for text in ("cpu", "cuda:12", 3)] == [CPU, Place("cuda", 12), Place("cuda", 3)]
+    assert [Device.of(text) for text in ("cpu", "cuda:12")] == [CPU, Device("cuda", 12)]
     for wrong in ("cuda", "gpu", "cuda:-1", "cuda:x", ""):
         with pytest.raises(ConfigurationError, match="expected cpu, or a GPU as cuda:0"):
-            Place.of(wrong)
+            Device.of(wrong)
 
 
 def test_every_mode_is_timed_beside_the_dense_block():

@@ -45,8 +45,8 @@ def test_candidates_are_the_operators_own_count():
 
 def test_few_rows_have_the_planted_density_too():
     (block,) = plant(np.random.default_rng(0), 32, 64, [0.1], rows=64)
-    active = (block.hidden() > 0).sum(axis=1)
-    away = np.abs(active - active.mean())[operators._typical_first(block)]
+    active = (block.typical_first().hidden() > 0).sum(axis=1)
+    away = np.abs(active - active.mean())
     assert (np.diff(away) >= 0).all()
     assert away[0] < 1 < away[-1]
 

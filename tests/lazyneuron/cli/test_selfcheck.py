@@ -4,8 +4,8 @@ from itertools import islice
 import onnxruntime as ort
 import pytest
 
+from lazyneuron.engine.devices.choice import CPU
 from lazyneuron.engine.gpu import cases, selfcheck, speed
-from lazyneuron.engine.gpu.places import CPU
 from lazyneuron.engine.gpu.speed import Setting
 from tests.lazyneuron.cli.test_inspect_and_export import run
 

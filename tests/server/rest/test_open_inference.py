@@ -23,6 +23,7 @@ from lazyneuron.engine.model import Model
 from lazyneuron.server.config import RestConfig, ServerConfig
 from lazyneuron.server.http import http_app
 from lazyneuron.server.metrics import Metrics
+from lazyneuron.server.rest.context import Face
 from lazyneuron.server.rest.routes import rest_routes
 from lazyneuron.server.tensors import DATATYPES
 from tests.support.rest import HttpAnswer, ask
@@ -376,7 +377,7 @@ def test_a_client_that_leaves_frees_the_queue(small: ServerProcess) -> None:
 
 def test_inference_over_http_can_be_turned_off() -> None:
     config = ServerConfig(rest=RestConfig(enabled=False))
-    assert rest_routes(config, Metrics(), lambda: None, lambda: None) == []
+    assert rest_routes(Face(config, Metrics(), lambda: None, lambda: None)) == []
 
 
 def test_while_models_load() -> None:
