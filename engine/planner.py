@@ -119,14 +119,17 @@ class Planner:
                 return run
         return None
 
+    def quiet(self, now: float) -> bool:
+        """Return whether nothing runs, and no request has found another one there for a while."""
+        return not self._running and now - self._company > _ALONE
+
     def alone(self, lane: Lane, pending: Pending) -> Run | None:
         """Return a request that does not wait, to run at once: if it is a short one, and all there is to do.
 
         So it must have been for a while: where requests come side by side, they are to run together. As with `next`.
         """
         if (
-            self._running
-            or pending.arrived - self._company <= _ALONE
+            not self.quiet(pending.arrived)
             or lane.concurrency != 1
             or not lane.expected
             or lane.expected * max(1.0, pending.tokens / lane.usual) > _SHORT

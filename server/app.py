@@ -18,7 +18,8 @@ from lazyneuron.engine.errors import ConfigurationError
 from lazyneuron.protocol import open_inference_pb2, prediction_pb2
 from lazyneuron.protocol.open_inference_pb2_grpc import add_GRPCInferenceServiceServicer_to_server
 from lazyneuron.protocol.prediction_pb2_grpc import add_PredictionServiceServicer_to_server
-from lazyneuron.server.backlog import Arrivals, Intake, Registering, backlog_options
+from lazyneuron.server.accepting import Registering, accepting_ahead
+from lazyneuron.server.backlog import Arrivals, Intake, backlog_options
 from lazyneuron.server.calls import CallInterceptor
 from lazyneuron.server.compression import CORE_OPTIONS
 from lazyneuron.server.config import ServerConfig
@@ -183,19 +184,19 @@ class App:
         config, intake, arrivals = self._config, Intake(), Arrivals()
         intake.install(asyncio.get_running_loop())
         guard = self._edge.interceptor()
-        server = grpc.aio.server(
-            interceptors=[guard, CallInterceptor(self._metrics, self._edge.observer, intake, config.max_message_bytes)],
-            options=[
-                *self._edge.grpc_options(),
-                *backlog_options(config.queue),
-                *CORE_OPTIONS,
-                ("grpc.max_receive_message_length", config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),  # an answer is as large as the model makes it
-                # A client may ask for a sign of life this often while calls are under way; or gRPC would hang up on it.
-                ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-                ("grpc.so_reuseport", 0),  # or a second server would share the port, and take half the requests
-            ],
-        )
+        interceptors = [guard, CallInterceptor(self._metrics, self._edge.observer, intake, config.max_message_bytes)]
+        options = [
+            *self._edge.grpc_options(),
+            *backlog_options(config.queue),
+            *CORE_OPTIONS,
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", -1),  # an answer is as large as the model makes it
+            # A client may ask for a sign of life this often while calls are under way; or gRPC would hang up on it.
+            ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+            ("grpc.so_reuseport", 0),  # or a second server would share the port, and take half the requests
+        ]
+        with accepting_ahead():
+            server = grpc.aio.server(interceptors=interceptors, options=options)
         if arrivals.found():
             self._metrics.calls(arrivals.calls, lambda: guard.calls)
         self._open_inference = OpenInferenceService(serving, config, self._metrics, self._streams)

@@ -6,8 +6,8 @@ do little else. gRPC's core, which is C++, cuts calls off for a tenth of that. S
 
 - the calls of each method that wait to be taken in are bounded: from three quarters of the bound on, the core cuts new
   ones off at random, ever more of them, and at the bound all (random early detection). Such a call ends with
-  CANCELLED, without words. Inference and the health service have bounds of their own (`Registering`), so that the one's
-  calls do not cut the other's off;
+  CANCELLED, without words. Inference and the health service have bounds of their own (`accepting.py`), so that the
+  one's calls do not cut the other's off;
 - when calls are refused for load, `Intake` has the server take in the next ones a little later. So no more than so many
   are refused in words in a second, the others by the core, and the time is the admitted requests'.
 
@@ -17,7 +17,7 @@ The second is left where some client is refused while others are not: those have
 import asyncio
 import json
 import time
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 import grpc
@@ -25,7 +25,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # as grpcio-chann
 
 from lazyneuron.server.config import QueueConfig
 
-__all__ = ["Arrivals", "Intake", "Registering", "backlog_options"]
+__all__ = ["Arrivals", "Intake", "backlog_options"]
 
 _CALLS_PER_SECOND = 250
 """What is taken in at least, while calls are refused: the bound is a number, and what counts is how long it takes."""
@@ -37,8 +37,6 @@ _REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDE
 _REFUSALS_PER_SECOND = 500
 """In words, once more is asked for than is admitted: some of a core, and the most that one should take."""
 _LONGEST_PAUSE = 0.05
-_APART = {"Predict", "ModelInfer", "Check"}
-"""The methods, of our services and of the health service, whose calls are many or must come through."""
 _WINDOW_SECONDS = 0.5
 _Work = Coroutine[Any, Any, Any] | Generator[Any, None, Any]
 _TAKING = ("_request_registered_call", "_request_call")
@@ -56,33 +54,6 @@ def backlog_options(queue: QueueConfig) -> list[tuple[str, int]]:
     """
     most = max(_LEAST, min(_MOST, queue.max_requests, round(queue.max_wait_seconds * _CALLS_PER_SECOND)))
     return [("grpc.server.max_pending_requests", most * 3 // 4), ("grpc.server.max_pending_requests_hard_limit", most)]
-
-
-class Registering:
-    """Stands for a server while services are added to it, and has it know few of their methods one by one.
-
-    Of each that it knows, gRPC's core queues the calls apart, and a task waits for the next; all of these tasks are
-    gone through with every call of any method. The other methods share one queue and one task.
-
-    Parameters
-    ----------
-    server
-        Where the services are added.
-    """
-
-    def __init__(self, server: grpc.aio.Server) -> None:
-        self._server = server
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        """Add handlers that say themselves which method they are for."""
-        self._server.add_generic_rpc_handlers(handlers)
-
-    def add_registered_method_handlers(
-        self, service: str, handlers: Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
-    ) -> None:
-        """Have the core know a service's methods, so far as they are to be kept apart."""
-        apart = {method: handler for method, handler in handlers.items() if method in _APART}
-        self._server.add_registered_method_handlers(service, apart)
 
 
 class Arrivals:

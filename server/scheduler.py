@@ -239,6 +239,8 @@ class Scheduler:
     def _run_alone(self, call: _Call, deadline: float | None) -> bool:
         """Run a request on this thread, without its having waited, if it is alone; else change nothing."""
         request, now = call.request, time.monotonic()
+        if not self._workers.planner.quiet(now):
+            return False
         if request.tokens > self._lane.queue.most_tokens or (deadline is not None and deadline <= now):
             return False  # that is refused, or split
         call.parts = [self._part(call, request, now, deadline, waits=False)]
