@@ -5,10 +5,11 @@ all of these tasks with every call of any method, and asks for a method's next c
 with many methods each call costs more, and under load the threads wait for each other to wake up more than they work.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # as grpcio-channelz, which has not each of gRPC's releases
@@ -55,21 +56,65 @@ class _Ahead(cygrpc.AioServer):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401  gRPC's own
         super().__init__(*arguments)
-        self._asked: dict[bytes, deque[Any]] = {}
+        self._calls: dict[bytes, _Calls] = {}
 
-    def _make_request_call_future(self, method: bytes | None) -> Any:  # noqa: ANN401  a task
+    def _make_request_call_future(self, method: bytes | None) -> "asyncio.Future[Any]":
         ask = super()._make_request_call_future
         if method is None:
-            return ask(None)
-        asked = self._asked.setdefault(method, deque())
-        while len(asked) <= _AHEAD:
-            asked.append(ask(method))
-            asked[-1].add_done_callback(_heard)
-        return asked.popleft()
+            return cast("asyncio.Future[Any]", ask(None))
+        if method not in self._calls:
+            self._calls[method] = _Calls(lambda: ask(method))
+        return self._calls[method].next()
 
     async def _start_shutting_down(self) -> None:
-        self._asked.clear()  # a call that nobody begins with any more would hold up the end
+        for calls in self._calls.values():
+            calls.close()
         await super()._start_shutting_down()
+
+
+class _Calls:
+    """A method's calls: those that have come, and the tasks that wait for more.
+
+    They may come in another order than they were asked for, since `Intake` puts some of the asking off.
+    """
+
+    def __init__(self, ask: "Callable[[], asyncio.Task[Any]]") -> None:
+        self._ask = ask
+        self._closed = False
+        self._come: deque[asyncio.Task[Any]] = deque()
+        self._asked: set[asyncio.Task[Any]] = set()
+        self._wanted: asyncio.Future[Any] | None = None
+
+    def next(self) -> "asyncio.Future[Any]":
+        """Return the next call, whenever it comes. Not to be called again before it has."""
+        while len(self._asked) + len(self._come) <= _AHEAD:
+            task = self._ask()
+            self._asked.add(task)
+            task.add_done_callback(self._came)
+        wanted = self._wanted = asyncio.get_running_loop().create_future()
+        self._give()
+        return wanted
+
+    def close(self) -> None:
+        """Let go of the calls that come: one that nobody begins with any more would hold up the server's end."""
+        self._closed = True
+        self._come.clear()
+
+    def _came(self, task: "asyncio.Task[Any]") -> None:
+        self._asked.discard(task)
+        if not task.cancelled():
+            task.exception()  # which is no news: it ends with one when the server does
+            if not self._closed:
+                self._come.append(task)
+                self._give()
+
+    def _give(self) -> None:
+        if self._come and self._wanted is not None and not self._wanted.done():
+            task = self._come.popleft()
+            if (error := task.exception()) is not None:
+                self._wanted.set_exception(error)
+            else:
+                self._wanted.set_result(task.result())
 
 
 @contextmanager
@@ -80,9 +125,3 @@ def accepting_ahead() -> Iterator[None]:
         yield
     finally:
         cygrpc.AioServer = plain
-
-
-def _heard(task: Any) -> None:  # noqa: ANN401
-    """Take a task's error: it ends with one when the server does."""
-    if not task.cancelled():
-        task.exception()

@@ -33,7 +33,7 @@ async def echo(request: bytes, context: object) -> bytes:
 def test_every_call_is_answered_of_methods_that_are_known_apart_and_of_others() -> None:
     async def run() -> None:
         server, address = await started(echo)
-        known = [method.decode() for method in server._server._asked]  # type: ignore[attr-defined]
+        known = [method.decode() for method in server._server._calls]  # type: ignore[attr-defined]
         assert known == ["/a.B/Predict", "/grpc.health.v1.Health/Check"]
         async with grpc.aio.insecure_channel(address) as channel:
             calls = [
