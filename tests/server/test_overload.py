@@ -162,7 +162,7 @@ def simulate(
 @pytest.fixture(scope="module")
 def capacity() -> float:
     """Tokens per second with more to do than can be done, and a queue in which nothing is refused."""
-    endless = QueueConfig(max_tokens=10**9, max_requests=10**9, max_wait_seconds=1e9)
+    endless = QueueConfig(max_tokens=10**9, max_requests=10**9, max_wait_seconds=1e6)
     return simulate(30_000, queue=endless).good_tokens / SECONDS
 
 
@@ -187,7 +187,7 @@ def test_three_times_the_load_with_deadlines_computes_almost_nothing_in_vain(cap
 @pytest.mark.parametrize("patience", [1.0, 2.0])
 def test_a_slow_model_answers_in_time_what_it_admits(jitter: float, patience: float) -> None:
     """A batch takes a good part of what callers wait: the one that runs and the one that is prepared count, too."""
-    each, endless = 5e-4, QueueConfig(max_tokens=10**9, max_requests=10**9, max_wait_seconds=1e9)
+    each, endless = 5e-4, QueueConfig(max_tokens=10**9, max_requests=10**9, max_wait_seconds=1e6)
     best = simulate(6_000, queue=endless, each=each, jitter=jitter).good_tokens / SECONDS
     outcome = simulate(3 * best, queue=QueueConfig(), patience=patience, each=each, jitter=jitter)
     assert outcome.good_tokens / SECONDS > (0.85 if patience < 2 else 0.93) * best
