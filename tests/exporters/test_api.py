@@ -1,7 +1,6 @@
 """What `export` does besides exporting: versions, names, caps, failures that leave nothing behind."""
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -150,9 +149,7 @@ class TestNothingIsLeft:
     def test_files_that_may_not_grow(self, tmp_path):
         """The kernel refuses writes past a limit, as it does on a full disk."""
         path = graphs.save(tmp_path / "m.onnx", graphs.plain_nodes(), graphs.weights(f=1 << 15))
-        done = self.command(
-            path, tmp_path / "models" / "m", limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 18,) * 2)
-        )
+        done = self.command(path, tmp_path / "models" / "m", largest=1 << 18)
         assert (done.returncode, done.stdout) == (1, "")
         assert "cannot write the artifact: File too large" in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
@@ -174,11 +171,13 @@ class TestNothingIsLeft:
             subprocess.run(["umount", str(disk)], check=True)
 
     @staticmethod
-    def command(checkpoint: Path, output: Path, limit=None) -> subprocess.CompletedProcess[str]:
+    def command(checkpoint: Path, output: Path, largest: int = -1) -> subprocess.CompletedProcess[str]:
+        # Not `preexec_fn`: some library's thread may hold a lock in that moment.
+        limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)"
+        command = [sys.executable, "-m", "lazyneuron", "export", str(checkpoint), "--output", str(output)]
         return subprocess.run(
-            [sys.executable, "-m", "lazyneuron", "export", str(checkpoint), "--output", str(output)],
+            [sys.executable, "-c", f"{limit}; os.execv(sys.argv[2], sys.argv[2:])", str(largest), *command],
             capture_output=True,
             text=True,
-            preexec_fn=limit,
             check=False,
         )

@@ -1,6 +1,5 @@
 """`lazyneuron predict --file` against a server process."""
 
-import functools
 import io
 import json
 import os
@@ -216,9 +215,12 @@ def test_ctrl_c_leaves_nothing_half_written(server: ServerProcess, tmp_path: Pat
     arguments = ["slow", "--file", tmp_path / "data.jsonl", "--output", tmp_path / "answers", "--concurrency", 2]
     partial = tmp_path / ".answers.partial"
     words = command(server, *arguments, "--no-outputs", *["--resume"] * resume)
-    # What runs in the background has it ignored.
-    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listening) as process:
+    # What runs in the background has it ignored. Not `preexec_fn`: gRPC's threads may hold a lock in that moment.
+    listening = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    )
+    wrapped = [sys.executable, "-c", listening, *words]
+    with subprocess.Popen(wrapped, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         until(lambda: partial.is_file() and partial.stat().st_size > 0, "answers are being written", seconds=120)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=120)
