@@ -68,18 +68,18 @@ class Sparsity:
     @property
     def density(self) -> float:
         """The share of all blocks' neurons that were active; 0 over no rows."""
-        neurons = sum(b.neurons for b in self.blocks)
-        return sum(b.active for b in self.blocks) / neurons if neurons else 0.0
+        neurons = sum([b.neurons for b in self.blocks])  # lists: every answer has these sums
+        return sum([b.active for b in self.blocks]) / neurons if neurons else 0.0
 
     @property
     def flops_dense(self) -> int:
         """The dense blocks' operations."""
-        return sum(b.flops_dense for b in self.blocks)
+        return sum([b.flops_dense for b in self.blocks])
 
     @property
     def flops_executed(self) -> int:
         """The operations that were done."""
-        return sum(b.flops_executed for b in self.blocks)
+        return sum([b.flops_executed for b in self.blocks])
 
     @property
     def flops_saved(self) -> int:

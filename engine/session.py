@@ -147,6 +147,8 @@ class Sessions:
 
     def run(self, fetches: Sequence[str], feed: Mapping[str, Any]) -> list[Any]:
         """Run the graph; ONNX Runtime's own errors pass through."""
+        if len(self._sessions) == 1:
+            return self._sessions[0].run(fetches, feed)
         with self._lock:
             index = self._running.index(min(self._running))
             self._running[index] += 1

@@ -46,17 +46,20 @@ class BudgetControl:
 
     Attributes
     ----------
+    lowers
+        Whether load lowers it at all.
     present
         The greatest budget, `config.lowest` to 1.
     """
 
     def __init__(self, config: BudgetConfig) -> None:
         self._config = config
+        self.lowers = config.lowest < 1.0
         self.present = 1.0
 
     def update(self, pressure: float) -> float:
         """Take the pressure into account, 0 (nothing waits) to 1 (the queue is full), and return `present`."""
-        if self._config.lowest < 1.0:
+        if self.lowers:
             highest, least = self._line(pressure), self._line(pressure + self._config.hysteresis)
             self.present = min(max(self.present, least), highest)
         return self.present

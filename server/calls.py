@@ -160,7 +160,7 @@ def answering(metrics: Metrics, call: Call) -> Iterator[None]:
         code, _ = refusal(call, error, log=False)
         raise
     finally:
-        _count(metrics, call, code)
+        _count(metrics, call, code, time.monotonic() - call.started)
 
 
 def refusal(call: Call, error: Exception, *, log: bool = True) -> tuple[grpc.StatusCode, str]:
@@ -280,7 +280,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return result
         finally:
             if count:
-                _count(self._metrics, call, code)
+                seconds = time.monotonic() - call.started
+                # When the answer is on its way; whoever asks for the metrics after it finds it there.
+                asyncio.get_running_loop().call_soon(_count, self._metrics, call, code, seconds)
                 self._intake.ended(call.client, code)
             self._observer.end(call, code.name)
 
@@ -305,13 +307,12 @@ def _leniently(parse: Callable[[bytes], Message]) -> Callable[[bytes], Message |
     return parse_or_tell
 
 
-def _count(metrics: Metrics, call: Call, code: grpc.StatusCode) -> None:
+def _count(metrics: Metrics, call: Call, code: grpc.StatusCode, seconds: float) -> None:
     model, version = (call.model.name, str(call.model.version)) if call.model is not None else ("", "")
     refused = call.refused
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and call.left_queue:
         refused = "deadline"  # its client's own timer was first
     trace = "" if call.span is None else f"{call.span.get_span_context().trace_id:032x}"
-    seconds = time.monotonic() - call.started
     metrics.answered(model, version, code.name, seconds, refused=refused, trace=trace)
 
 

@@ -296,13 +296,24 @@ class Scheduler:
 
     def _deliver(self, ran: _Ran, answers: Sequence[tuple[_Call, Answer | Exception]]) -> None:
         """Record what ran, then give the answers."""
+        self._trace(ran)
+        self._record(ran)
+        self._give(answers)
+
+    def _trace(self, ran: _Ran) -> None:
         for parts, result in ran.results:
-            self._metrics.batch(result, [ran.started - part.arrived for part in parts])
             served = [part.call.served for part in parts]
             trace_batch(served, [part.arrived for part in parts], ran.started, result.seconds, len(parts))
+
+    def _record(self, ran: _Ran) -> None:
+        for parts, result in ran.results:
+            self._metrics.batch(result, [ran.started - part.arrived for part in parts])
             lowered = [part for part in parts if part.budget < part.request.budget]
             if lowered:
                 self._metrics.lowered(len(lowered), sum(part.tokens for part in lowered))
+
+    @staticmethod
+    def _give(answers: Sequence[tuple[_Call, Answer | Exception]]) -> None:
         for call, answer in answers:
             call.served = None  # it knows its model, and a worker may remember its last batch
             if isinstance(answer, Exception):
@@ -314,8 +325,10 @@ class Scheduler:
 
     def formed(self, run: Run) -> None:
         """Decide, under the lock, what the requests of a batch may spend: load counts."""
-        queue = self._lane.queue
-        present = self._control.update(self._admission.pressure_at(queue.tokens_per_second, queue.most_tokens))
+        present = self._control.present
+        if self._control.lowers:
+            queue = self._lane.queue
+            present = self._control.update(self._admission.pressure_at(queue.tokens_per_second, queue.most_tokens))
         for part in run.batch:
             assert isinstance(part, _Part)
             asked = part.request.budget if self._model.manifest.budget_input is not None else 1.0
@@ -389,7 +402,12 @@ class Scheduler:
         answers += [(p.call, DeadlineExceededError(_TOO_LATE)) for p in late if isinstance(p, _Part)]
         first = batch.run.batch[0]
         assert isinstance(first, _Part)
-        _on_loop_of(first.call, self._deliver, ran, answers)
+        if first.call.thread == threading.get_ident():
+            self._trace(ran)
+            self._give(answers)
+            first.call.answer.get_loop().call_soon(self._record, ran)  # when the answer is on its way
+        else:
+            _on_loop_of(first.call, self._deliver, ran, answers)
 
     def _again(self, groups: Sequence[list[_Part]]) -> list[tuple[list[_Part], BatchResult | Exception]]:
         """Run the requests of a batch that failed in smaller ones: a bad request must not fail its neighbours."""
@@ -495,9 +513,5 @@ def _fail(call: _Call, error: Exception) -> None:
 
 
 def _on_loop_of(call: _Call, function: Callable[..., None], *arguments: object) -> None:
-    loop = call.answer.get_loop()
-    if threading.get_ident() == call.thread:
-        function(*arguments)
-        return
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(function, *arguments)
+        call.answer.get_loop().call_soon_threadsafe(function, *arguments)

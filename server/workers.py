@@ -54,7 +54,8 @@ class Workers:
 
     def __init__(self) -> None:
         self.planner = Planner()
-        self.lock = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        self._changed = threading.Condition(self.lock)
         self._work: dict[Lane, Work] = {}
         self._leaving: set[Lane] = set()
         self._threads: list[threading.Thread] = []
@@ -86,7 +87,7 @@ class Workers:
         """Let the threads end, each after the batch that it runs."""
         with self.lock:
             self._closed = True
-            self.lock.notify_all()
+            self._changed.notify_all()
 
     def add(self, lane: Lane, requests: Iterable[Pending]) -> None:
         """Let requests wait; nothing new starts before `wake`, so that what arrives with them goes together."""
@@ -114,9 +115,9 @@ class Workers:
             self._arriving.discard(lane)
             while self._idle > len(self._handed) and (run := self._start_next()) is not None:
                 self._handed.append(run)
-                self.lock.notify()
+                self._changed.notify()
             if self._idle > len(self._handed) and self.planner.waiting:
-                self.lock.notify()  # for one to prepare, or to wait for a window
+                self._changed.notify()  # for one to prepare, or to wait for a window
 
     def _loop(self) -> None:
         while (found := self._next()) is not None:
@@ -135,14 +136,14 @@ class Workers:
                     return self._handed.popleft(), False
                 if (run := self._start_next()) is not None:
                     if self._idle and self.planner.waiting:
-                        self.lock.notify()  # there may be room for one more, or one to prepare
+                        self._changed.notify()  # there may be room for one more, or one to prepare
                     return run, False
                 if (run := self._prepare_next()) is not None:
                     return run, True
                 now = time.monotonic()
                 wake_at = self.planner.wake_at(now)
                 self._idle += 1
-                self.lock.wait(None if wake_at is None else max(0.0, wake_at - now))
+                self._changed.wait(None if wake_at is None else max(0.0, wake_at - now))
                 self._idle -= 1
         return None
 
@@ -183,13 +184,13 @@ class Workers:
                 self.planner.finish(run, time.monotonic())
                 self._forget(run.lane)
                 if self.planner.waiting:
-                    self.lock.notify_all()
+                    self._changed.notify_all()
         work.finish(computed)
 
     def _wait_for_turn(self, run: Run, work: Work) -> None:
         with self.lock:
             while not self.planner.start(run, time.monotonic()):
-                self.lock.wait()
+                self._changed.wait()
             work.started(run)
 
     def _forget(self, lane: Lane) -> None:
