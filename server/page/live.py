@@ -138,6 +138,8 @@ class Live:
         """
         if len(self._watchers) >= self._most_watchers:
             raise TooManyWatchersError
+        if not self._watchers:
+            self._tell()  # what was told last may be as old as the server
         watcher = _Watcher(abort)
         self._watchers.add(watcher)
         ends = time.monotonic() + _LONGEST
