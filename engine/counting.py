@@ -22,13 +22,13 @@ class RowCounts:
     Attributes
     ----------
     active
-        Integers of any shape, one a row.
+        Integers, [rows].
     real
-        Of the same shape, not 0 where a row is real and no padding; None: all are.
+        bool, [rows]: False where a row is padding; None: all are real.
     """
 
-    active: Array
-    real: Array | None = None
+    active: NDArray[np.integer]
+    real: NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

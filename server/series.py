@@ -18,7 +18,6 @@ from lazyneuron.engine.counting import RowCounts
 from lazyneuron.engine.errors import REFUSALS
 from lazyneuron.engine.estimates import BlockEstimate
 from lazyneuron.engine.model import BatchResult
-from lazyneuron.engine.requests import Array
 
 __all__ = ["BlockRecorder", "BlockSeries", "Distribution", "ModelSeries"]
 
@@ -234,25 +233,20 @@ class ModelSeries:
         gathered, self._gathered, self._rows = self._gathered, [], 0
         if not gathered:
             return
-        marks: dict[tuple[int, ...], Array] = {}  # blocks share their masks, as a rule
+        marks: dict[tuple[int, ...], NDArray[np.bool_]] = {}  # blocks share their masks, as a rule
         for index, recorder in enumerate(self._recorders):
             recorder.estimate()
             recorder.add_rows(_joined([rows[index] for rows in gathered], marks))
 
 
-def _joined(batches: Sequence[RowCounts], marks: dict[tuple[int, ...], Array]) -> NDArray[np.integer]:
+def _joined(batches: Sequence[RowCounts], marks: dict[tuple[int, ...], NDArray[np.bool_]]) -> NDArray[np.integer]:
     """Return the active neurons of the real rows of many batches, [rows]."""
-    active: NDArray[np.integer] = np.concatenate(
-        [batch.active if batch.active.ndim == 1 else batch.active.ravel() for batch in batches]
-    )
+    active = np.concatenate([batch.active for batch in batches])
     if not any([batch.real is not None for batch in batches]):  # noqa: C419  a list is faster
         return active
     key = tuple(id(batch.real) for batch in batches)
     if key not in marks:
-        marks[key] = np.concatenate([_marks(batch) for batch in batches]) != 0
-    real: NDArray[np.integer] = active[marks[key]]
-    return real
-
-
-def _marks(batch: RowCounts) -> Array:
-    return np.ones(batch.active.size, np.int64) if batch.real is None else batch.real.ravel()
+        marks[key] = np.concatenate(
+            [np.ones(len(batch.active), bool) if batch.real is None else batch.real for batch in batches]
+        )
+    return active[marks[key]]
