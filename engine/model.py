@@ -26,7 +26,7 @@ from lazyneuron.engine.counting import Counting, RowCounts
 from lazyneuron.engine.devices.buckets import bucketed
 from lazyneuron.engine.devices.choice import CPU, Device
 from lazyneuron.engine.devices.failures import is_out_of_memory
-from lazyneuron.engine.errors import DeviceMemoryError, InputError, LazyneuronError
+from lazyneuron.engine.errors import DeviceMemoryError, InputError, LazyneuronError, one_line
 from lazyneuron.engine.heads.answers import Answer
 from lazyneuron.engine.heads.reader import TOP, Reader
 from lazyneuron.engine.image import ImageEncoder
@@ -409,7 +409,7 @@ class Model:
         try:
             values = self._sessions.run(self._fetches, prepared.feed)
         except Exception as error:
-            message = " ".join(str(error).split())
+            message = one_line(error)
             if self.devices != (CPU,) and is_out_of_memory(message):
                 tokens, where = sum(r.tokens for r in prepared.requests), ", ".join(map(str, self.devices))
                 raise DeviceMemoryError(

@@ -92,10 +92,9 @@ class RequestMaker:
         arrays = {
             spec.name: self._checked(spec, inputs[spec.name], axes) for spec in self._specs if spec.name in inputs
         }
-        if len(arrays) < len(self._specs):
-            for spec in self._specs:
-                if spec.name not in arrays:
-                    arrays[spec.name] = _left_out(spec, axes)
+        for spec in self._specs:
+            if spec.name not in arrays:
+                arrays[spec.name] = _left_out(spec, axes)
         ragged = [(axis, size) for axis, size in axes.items() if axis != BATCH_AXIS]
         key = () if self._paddable else tuple(sorted(ragged))
         # In rows: of pixels a model makes one for each patch.

@@ -19,7 +19,7 @@ __all__ = ["Registering", "accepting_ahead"]
 _APART = {"Predict", "ModelInfer", "Check"}
 """The methods, of our services and of the health service, whose calls are many or must come through."""
 _AHEAD = 4
-"""Calls of one method that the core is asked for at a time; more gave nothing more."""
+"""Calls of one method that the core is asked for beside the one that is wanted; more gave nothing more."""
 
 
 class Registering:

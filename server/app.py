@@ -289,7 +289,7 @@ async def serve(
     on_ready(app)
     _log.info("ready: gRPC on %s, HTTP on %s", app.grpc_address, app.http_url)
     notify("READY=1", f"STATUS=gRPC on {app.grpc_address}, HTTP on {app.http_url}")
-    await stop.wait()
+    await stopping
     notify("STOPPING=1", "STATUS=admitted requests finish")
     _log.info("stopping: new requests are refused, admitted ones have %g s to finish", config.grace_seconds)
     finished = await app.stop(config.grace_seconds)
